@@ -1,0 +1,110 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
+	"github.com/bulkhead-ai/bulkhead/configs/manifest"
+)
+
+// ApplyResult is the result of command.Apply; each list is in the order of the
+// command.
+type ApplyResult struct {
+	Created   []manifest.Ref `json:"created,omitempty"`
+	Updated   []manifest.Ref `json:"updated,omitempty"`
+	Unchanged []manifest.Ref `json:"unchanged,omitempty"`
+	Deleted   []manifest.Ref `json:"deleted,omitempty"`
+}
+
+// tx builds the next View. It starts as a copy of the present one, which stays
+// untouched: an abandoned tx leaves no trace.
+type tx struct {
+	View
+	now     int64 // Unix milliseconds of this command, never before that of an earlier one
+	touched change
+}
+
+// Apply applies the command at a log index. The result is ApplyResult for
+// *command.Apply, command.Key for *CreateKey and *RevokeKey, []byte (the wrapped
+// key in force) for *SetDataKey, bulkhead.Epoch for *BeginEpoch, BookResult for
+// *BookReceipts, nil for *SetSuspended and for a command to be ignored.
+//
+// A command whose id was applied before changes nothing and is answered as it
+// was then, as long as it is among the last 4096 (and their answers within
+// 16 MiB).
+//
+// A *bulkhead.Error is a refusal. Any other error means that this node must
+// stop; the state is then the one before the command.
+func (s *State) Apply(index uint64, env command.Envelope) (result any, err error) {
+	v := s.view.Load()
+	if index <= v.index {
+		return nil, fmt.Errorf("apply index %d: the state is at %d already", index, v.index)
+	}
+	next := v.begin(index, env)
+	result, err = next.do(env)
+	if err != nil {
+		var refusal *bulkhead.Error
+		if !errors.As(err, &refusal) {
+			return nil, fmt.Errorf("apply index %d: %w", index, err)
+		}
+		result, err = nil, refusal
+		next = v.begin(index, env)
+	}
+	s.view.Store(&next.View)
+	return result, err
+}
+
+func (v *View) begin(index uint64, env command.Envelope) *tx {
+	next := &tx{View: *v}
+	next.index = index
+	next.clock = max(v.clock, env.At.UnixMilli())
+	next.now = next.clock
+	return next
+}
+
+func (t *tx) do(env command.Envelope) (any, error) {
+	switch cmd := env.Command.(type) {
+	case nil:
+		return nil, nil // a newer build's, and it may be skipped
+	case *command.BookReceipts:
+		return t.book(cmd)
+	}
+	if result, known, err := t.done.answered(env); known {
+		return result, err
+	}
+	result, err := t.dispatch(env.Command)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(result)
+	if err != nil {
+		return nil, fmt.Errorf("keep the answer of command %s: %w", env.ID, err)
+	}
+	t.done = t.done.add(&done{
+		ID: env.ID, Index: t.index, Type: env.Command.Type(), Sum: append([]byte(nil), env.Sum[:]...), Result: raw,
+	})
+	touched := t.touched
+	t.changes = t.changes.add(t.index, &touched)
+	return result, nil
+}
+
+func (t *tx) dispatch(cmd command.Command) (any, error) {
+	switch cmd := cmd.(type) {
+	case *command.Apply:
+		return t.apply(cmd)
+	case *command.CreateKey:
+		return t.createKey(cmd)
+	case *command.RevokeKey:
+		return t.revokeKey(cmd)
+	case *command.SetSuspended:
+		return nil, t.setSuspended(cmd)
+	case *command.SetDataKey:
+		return t.setDataKey(cmd)
+	case *command.BeginEpoch:
+		return t.beginEpoch(cmd)
+	}
+	return nil, fmt.Errorf("%w: %T", command.ErrUnknown, cmd)
+}

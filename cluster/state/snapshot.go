@@ -1,0 +1,154 @@
+package state
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
+)
+
+// A snapshot is a header, the six sections in this order, and an empty end
+// section. Integers are big endian; each CRC-32C covers its header or section
+// from the first byte. Records stand in the order of their keys, so two equal
+// states have equal snapshots.
+//
+//	+------+---------+----------+-------+-------+--------------+-------+-----+
+//	| BHST | version | reserved | index | clock | platform rev | slots | CRC |
+//	| 4    | 2       | 2        | 8     | 8     | 8            | 4     | 4   |
+//	+------+---------+----------+-------+-------+--------------+-------+-----+
+//	+---------+-------+---------------------------+-----+
+//	| section | count | count x (length, record)  | CRC |
+//	| 1       | 8     |          4       ...      | 4   |
+//	+---------+-------+---------------------------+-----+
+//
+// Usage rows are binary (see appendRow), the rest is JSON: rows are many.
+const (
+	snapshotMagic   = "BHST"
+	snapshotVersion = 1
+	snapshotHead    = 36
+	sectionHead     = 9
+	maxRecord       = 8 << 20
+)
+
+// The sections. 0 is invalid, so that zeroed bytes are no section.
+const (
+	sectionObjects = 1
+	sectionRetired = 2
+	sectionTenants = 3
+	sectionKeys    = 4
+	sectionUsage   = 5
+	sectionDone    = 6
+	sectionEnd     = 0xff
+)
+
+// The records that are not stored as they are.
+type (
+	retiredRecord struct {
+		Ref        string `json:"ref"`
+		Generation uint64 `json:"generation"`
+	}
+	tenantRecord struct {
+		ID     string  `json:"id"`
+		Tenant *tenant `json:"tenant"`
+	}
+)
+
+// WriteTo writes a snapshot of the view. It may run for long beside Apply: the
+// view does not change.
+func (v *View) WriteTo(w io.Writer) (int64, error) {
+	sw := &sectionWriter{w: bufio.NewWriterSize(w, 256<<10)}
+	sw.header(v)
+	writeSection(sw, sectionObjects, v.objects, func(_ string, o *object) ([]byte, error) { return json.Marshal(o) })
+	writeSection(sw, sectionRetired, v.retired, func(ref string, gen uint64) ([]byte, error) {
+		return json.Marshal(retiredRecord{ref, gen})
+	})
+	writeSection(sw, sectionTenants, v.tenants, func(id string, t *tenant) ([]byte, error) {
+		return json.Marshal(tenantRecord{id, t})
+	})
+	writeSection(sw, sectionKeys, v.keys, func(_ string, k *command.Key) ([]byte, error) { return json.Marshal(k) })
+	var buf []byte
+	writeSection(sw, sectionUsage, v.usage, func(_ string, r *UsageRow) ([]byte, error) {
+		buf = appendRow(buf[:0], r)
+		return buf, nil
+	})
+	writeSection(sw, sectionDone, v.done.byID, func(_ string, d *done) ([]byte, error) { return json.Marshal(d) })
+	writeSection(sw, sectionEnd, tree[bool]{}, nil)
+	if sw.err == nil {
+		sw.err = sw.w.Flush()
+	}
+	if sw.err != nil {
+		return sw.n, fmt.Errorf("write snapshot at index %d: %w", v.index, sw.err)
+	}
+	return sw.n, nil
+}
+
+// Sum is the SHA-256 of the view's snapshot: nodes that applied the same
+// commands have the same.
+func (v *View) Sum() ([32]byte, error) {
+	h := sha256.New()
+	if _, err := v.WriteTo(h); err != nil {
+		return [32]byte{}, err
+	}
+	return [32]byte(h.Sum(nil)), nil
+}
+
+// sectionWriter writes until the first error and keeps it.
+type sectionWriter struct {
+	w   *bufio.Writer
+	crc uint32
+	n   int64
+	err error
+}
+
+func (w *sectionWriter) put(b []byte) {
+	if w.err != nil {
+		return
+	}
+	w.crc = crc32.Update(w.crc, castagnoli(), b)
+	n, err := w.w.Write(b)
+	w.n += int64(n)
+	w.err = err
+}
+
+// sum ends a header or section with its CRC.
+func (w *sectionWriter) sum() {
+	w.put(binary.BigEndian.AppendUint32(nil, w.crc))
+	w.crc = 0
+}
+
+func (w *sectionWriter) header(v *View) {
+	b := make([]byte, 0, snapshotHead)
+	b = append(b, snapshotMagic...)
+	b = binary.BigEndian.AppendUint16(b, snapshotVersion)
+	b = binary.BigEndian.AppendUint16(b, 0)
+	b = binary.BigEndian.AppendUint64(b, v.index)
+	b = binary.BigEndian.AppendUint64(b, uint64(v.clock))
+	b = binary.BigEndian.AppendUint64(b, v.platformRev)
+	b = binary.BigEndian.AppendUint32(b, v.slots)
+	w.put(b)
+	w.sum()
+}
+
+func writeSection[V any](w *sectionWriter, id byte, t tree[V], encode func(key string, val V) ([]byte, error)) {
+	w.put(binary.BigEndian.AppendUint64([]byte{id}, uint64(t.len())))
+	var size [4]byte
+	t.scan("", func(key string, val V) bool {
+		rec, err := encode(key, val)
+		if err != nil {
+			w.err = fmt.Errorf("section %d: %w", id, err)
+		}
+		binary.BigEndian.PutUint32(size[:], uint32(len(rec)))
+		w.put(size[:])
+		w.put(rec)
+		return w.err == nil
+	})
+	w.sum()
+}
+
+// castagnoli is the table of CRC-32C, which the processor computes itself.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }

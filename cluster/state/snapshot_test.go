@@ -1,0 +1,195 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
+	"github.com/bulkhead-ai/bulkhead/worker/receipt"
+	"pgregory.net/rapid"
+)
+
+func snapshotOf(t testing.TB, st *State) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if n, err := st.View().WriteTo(&b); err != nil || n != int64(b.Len()) {
+		t.Fatalf("wrote %d of %d bytes: %v", n, b.Len(), err)
+	}
+	return b.Bytes()
+}
+
+func restored(t testing.TB, st *State) *State {
+	t.Helper()
+	out := New()
+	if err := out.Restore(bytes.NewReader(snapshotOf(t, st))); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// full is a state with a record in every section.
+func full(t testing.TB) *machine {
+	m, w := ledger(t)
+	w.book(w.receipt(), w.receipt(func(r *receipt.Receipt) { r.Unknown, r.Cost, r.UpperBound = true, 0, 9 }))
+	m.must(team("gone"))
+	m.must(&command.Apply{Delete: refs(team("gone").Upsert...)})
+	m.must(upsert(providerObject("", "main"), bookObject("0.25")))
+	m.must(remove1(bookObject("")))
+	m.must(&command.RevokeKey{ID: "k1"})
+	return m
+}
+
+func TestRestoreRefusesDamage(t *testing.T) {
+	m := full(t)
+	raw := snapshotOf(t, m.st)
+	st := New()
+	before := sumOf(t, st.View())
+	for i := range raw {
+		for _, damaged := range [][]byte{flipped(raw, i), raw[:i]} {
+			if err := st.Restore(bytes.NewReader(damaged)); err == nil {
+				t.Fatalf("damage at byte %d of %d (%d bytes given) was not seen", i, len(raw), len(damaged))
+			}
+		}
+	}
+	if err := st.Restore(bytes.NewReader(append(bytes.Clone(raw), 0))); !errors.Is(err, ErrSnapshot) {
+		t.Errorf("a byte after the end: %v", err)
+	}
+	if sumOf(t, st.View()) != before {
+		t.Error("a refused snapshot changed the state")
+	}
+	broken := errors.New("disk")
+	if err := st.Restore(io.MultiReader(bytes.NewReader(raw[:100]), failing{broken})); !errors.Is(err, broken) || errors.Is(err, ErrSnapshot) {
+		t.Errorf("a failing disk: %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func flipped(b []byte, i int) []byte {
+	c := bytes.Clone(b)
+	c[i] ^= 0x40
+	return c
+}
+
+func TestApplyNeverGoesBack(t *testing.T) {
+	m := full(t)
+	before := sumOf(t, m.st.View())
+	for _, index := range []uint64{0, 1, m.index} {
+		_, err := m.st.Apply(index, m.envelope("again", begin()))
+		var refusal *bulkhead.Error
+		if err == nil || errors.As(err, &refusal) {
+			t.Errorf("index %d after %d: %v", index, m.index, err)
+		}
+	}
+	if sumOf(t, m.st.View()) != before {
+		t.Error("the state moved")
+	}
+}
+
+func TestClockNeverGoesBack(t *testing.T) {
+	m := newMachine(t)
+	m.must(team("acme"))
+	late := m.now
+	m.now = late.Add(-1e12)
+	k := m.must(testKey("acme", "k1")).(command.Key)
+	if k.CreatedAt != late.UnixMilli() || !m.st.View().Time().Equal(late) {
+		t.Errorf("created at %d with a clock that fell behind %d", k.CreatedAt, late.UnixMilli())
+	}
+}
+
+func TestIgnorableCommandOnlyMovesTheIndex(t *testing.T) {
+	m := full(t)
+	before := m.sumWithout()
+	if r, err := m.st.Apply(m.index+1, command.Envelope{ID: "x", At: m.now}); r != nil || err != nil {
+		t.Errorf("%v, %v", r, err)
+	}
+	if m.sumWithout() != before || m.st.Index() != m.index+1 {
+		t.Error("it did more")
+	}
+}
+
+// A random history leads to the same bytes however it is applied: twice, or
+// through snapshots taken at random places.
+func TestReplayEqualsSnapshotAndTail(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		m := newMachine(t)
+		twin := New()
+		var workers []*worker
+		steps := rapid.IntRange(1, 60).Draw(rt, "steps")
+		for range steps {
+			cmd := drawCommand(rt, m, &workers)
+			m.index++
+			m.now = m.now.Add(1e9)
+			env := m.envelope(fmt.Sprint("c", rapid.IntRange(0, 40).Draw(rt, "id")), cmd)
+			r1, err1 := m.st.Apply(m.index, env)
+			r2, err2 := twin.Apply(m.index, env)
+			if fmt.Sprint(r1, err1) != fmt.Sprint(r2, err2) {
+				rt.Fatalf("%T: %v, %v on one node; %v, %v on the other", cmd, r1, err1, r2, err2)
+			}
+			if rapid.IntRange(0, 4).Draw(rt, "snapshot") == 0 {
+				twin = restored(t, twin)
+			}
+		}
+		if sumOf(t, m.st.View()) != sumOf(t, twin.View()) {
+			rt.Fatal("two nodes with one history hold different states")
+		}
+	})
+}
+
+func drawCommand(rt *rapid.T, m *machine, workers *[]*worker) command.Command {
+	name := func() string { return rapid.SampledFrom([]string{"acme", "globex"}).Draw(rt, "tenant") }
+	key := func() string { return rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(rt, "key") }
+	switch rapid.IntRange(0, 10).Draw(rt, "command") {
+	case 0, 1:
+		return team(name())
+	case 2:
+		return upsert(providerObject("", "main"), bookObject(rapid.SampledFrom([]string{"0.1", "0.2"}).Draw(rt, "price")))
+	case 3:
+		n := name()
+		return &command.Apply{Delete: refs(tenantObject(n), projectObject(n, "chat"), accountObject(n, "chat", "bot"))}
+	case 4:
+		return remove1(bookObject(""))
+	case 5:
+		return testKey(name(), key())
+	case 6:
+		return &command.RevokeKey{ID: bulkhead.KeyID(key())}
+	case 7:
+		return &command.SetSuspended{Tenant: bulkhead.TenantID(name()), Suspended: rapid.Bool().Draw(rt, "suspended")}
+	case 8:
+		return &command.SetDataKey{Tenant: bulkhead.TenantID(name()), Wrapped: []byte(key())}
+	}
+	return drawBatch(rt, m, workers, name(), key())
+}
+
+// drawBatch answers a batch that may be right, of an older worker, or of a
+// tenant that has no such key.
+func drawBatch(rt *rapid.T, m *machine, workers *[]*worker, tenant, key string) command.Command {
+	if len(*workers) == 0 || rapid.IntRange(0, 3).Draw(rt, "epoch") == 0 {
+		if _, ok := m.st.Tenant(bulkhead.TenantID(tenant)); !ok {
+			return team(tenant)
+		}
+		w := &worker{m: m, tenant: bulkhead.TenantID(tenant), key: bulkhead.KeyID(key)}
+		*workers = append(*workers, w)
+		return w.beginEpoch(rapid.Byte().Draw(rt, "seed"))
+	}
+	w := rapid.SampledFrom(*workers).Draw(rt, "worker")
+	t, ok := m.st.Tenant(w.tenant)
+	if !ok {
+		return team(string(w.tenant))
+	}
+	w.epoch, w.seq = t.Epoch, t.AppliedSeq
+	if err := w.tree.UnmarshalBinary(t.Frontier); err != nil || t.Epoch == 0 {
+		return team(string(w.tenant))
+	}
+	var rs []receipt.Receipt
+	for range rapid.IntRange(1, 4).Draw(rt, "receipts") {
+		rs = append(rs, w.receipt())
+	}
+	return w.batch(rs)
+}

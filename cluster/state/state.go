@@ -1,0 +1,103 @@
+package state
+
+import (
+	"sync/atomic"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
+	"github.com/bulkhead-ai/bulkhead/configs/manifest"
+)
+
+// State is the state machine. Apply and Restore are called by one goroutine;
+// everything else may be called at any time from anywhere. The read methods
+// each look at the newest View; take a View to read several things that belong
+// together.
+type State struct {
+	view atomic.Pointer[View]
+}
+
+// View is the state at one index, immutable.
+type View struct {
+	index       uint64 // of the last applied command
+	clock       int64  // Unix milliseconds, the highest stamp so far
+	platformRev uint64 // index of the last change of an object that belongs to no tenant
+	slots       uint32 // slots handed out
+
+	objects  tree[*object]        // by refKey
+	retired  tree[uint64]         // last generation of deleted price books, by refKey: bills name them for ever
+	tenants  tree[*tenant]        // by tenant; deleted ones stay as tombstones
+	keys     tree[*command.Key]   // by key id
+	hashes   tree[bulkhead.KeyID] // by hash: no two keys share one
+	byTenant tree[*command.Key]   // by tenant NUL key id
+	usage    tree[*UsageRow]      // by UsageRow.key
+	done     window               // answers of the last commands
+	changes  feed                 // what the last commands touched; not part of the replicated state
+}
+
+// object is a stored object of desired state.
+type object struct {
+	Object manifest.Object `json:"object"`
+	Meta   Meta            `json:"meta"`
+}
+
+// Meta is what the state knows about an object besides its spec.
+type Meta struct {
+	Generation uint64 `json:"generation"` // 1, 2, ...: grows with every change of the spec
+	CreatedAt  int64  `json:"created_at"` // Unix milliseconds
+	UpdatedAt  int64  `json:"updated_at"` // Unix milliseconds
+}
+
+// Tenant is a tenant as the supervisor needs it.
+type Tenant struct {
+	ID         bulkhead.TenantID
+	Spec       manifest.Tenant
+	Suspended  bool
+	Rev        uint64         // index of the last command that changed anything the tenant's policy depends on
+	Epoch      bulkhead.Epoch // 0: no worker was ever started
+	Node       string         // where the epoch runs
+	PublicKey  []byte         // Ed25519 key of the epoch
+	DataKey    []byte         // wrapped by the cluster key; nil: not made yet
+	Slot       uint32         // small, unique, never used again: the worker's uid is base + slot
+	AppliedSeq uint64         // journal records up to here are booked
+	TreeSize   uint64         // receipts booked
+	TreeRoot   []byte         // RFC 6962 root of those receipts; nil while there are none
+	Frontier   []byte         // receipt.Frontier of those receipts, encoded; never empty
+}
+
+// New returns the empty state before the first command.
+func New() *State {
+	s := new(State)
+	s.view.Store(new(View))
+	return s
+}
+
+// View returns the newest View.
+func (s *State) View() *View { return s.view.Load() }
+
+// Index is the index of the last applied command.
+func (s *State) Index() uint64 { return s.View().Index() }
+
+// Objects lists the objects of a kind, sorted by tenant, project and name.
+func (s *State) Objects(kind manifest.Kind) []manifest.Object { return s.View().Objects(kind) }
+
+// Object answers one object.
+func (s *State) Object(ref manifest.Ref) (manifest.Object, Meta, bool) { return s.View().Object(ref) }
+
+// Tenant answers one tenant; deleted tenants are not found.
+func (s *State) Tenant(id bulkhead.TenantID) (Tenant, bool) { return s.View().Tenant(id) }
+
+// Tenants lists the tenants, sorted.
+func (s *State) Tenants() []bulkhead.TenantID { return s.View().Tenants() }
+
+// Keys lists the keys of a tenant, revoked ones too, sorted by id.
+func (s *State) Keys(tenant bulkhead.TenantID) []command.Key { return s.View().Keys(tenant) }
+
+// Key answers one key.
+func (s *State) Key(id bulkhead.KeyID) (command.Key, bool) { return s.View().Key(id) }
+
+// RangeKeys calls fn for every key, sorted by id, until fn answers false. fn
+// must not modify or keep what k points to beyond reading it.
+func (s *State) RangeKeys(fn func(k *command.Key) bool) { s.View().RangeKeys(fn) }
+
+// Usage calls fn for every usage row, sorted, until fn answers false.
+func (s *State) Usage(fn func(row UsageRow) bool) { s.View().Usage(fn) }

@@ -1,0 +1,221 @@
+package admin
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+	_ "time/tzdata" // a node without zone files must not refuse what another accepts
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
+	"github.com/bulkhead-ai/bulkhead/configs/manifest"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/seal"
+	"github.com/danielgtaylor/huma/v2"
+)
+
+type applyInput struct {
+	Writing
+	Body wire.Apply
+}
+
+type applyOutput struct{ Body wire.Applied }
+
+type selectInput struct {
+	Kind    string `query:"kind" doc:"such as Tenant; default: all"`
+	Tenant  string `query:"tenant" doc:"only this tenant's objects, and the tenant"`
+	Project string `query:"project"`
+	Name    string `query:"name"`
+}
+
+type objectsOutput struct{ Body wire.Objects }
+
+type deleteInput struct {
+	Writing
+	Kind    string `query:"kind" required:"true"`
+	Tenant  string `query:"tenant"`
+	Project string `query:"project"`
+	Name    string `query:"name" required:"true"`
+}
+
+func (a *API) objectRoutes() {
+	huma.Register(a.huma, operation("list-objects", http.MethodGet, "/objects", "List desired state"), a.listObjects)
+	apply := operation("apply", http.MethodPost, "/apply", "Put desired state in force, all or nothing")
+	apply.MaxBodyBytes = 2 * command.MaxSize // the answer to a larger one is the same, but clearer
+	huma.Register(a.huma, apply, a.apply)
+	huma.Register(a.huma, operation("delete-object", http.MethodDelete, "/objects", "Delete one object that nothing refers to"), a.deleteObject)
+}
+
+func (a *API) listObjects(_ context.Context, in *selectInput) (*objectsOutput, error) {
+	kind, err := parseKind(in.Kind)
+	if err != nil {
+		return nil, err
+	}
+	out := &objectsOutput{Body: wire.Objects{Objects: []manifest.Object{}}}
+	for _, o := range a.cfg.Cluster.State().View().AllObjects() {
+		ofTenant := in.Tenant == "" || string(o.Tenant) == in.Tenant || o.Kind == manifest.KindTenant && o.Name == in.Tenant
+		if ofTenant && (kind == "" || o.Kind == kind) && (in.Project == "" || o.Project == in.Project) && (in.Name == "" || o.Name == in.Name) {
+			out.Body.Objects = append(out.Body.Objects, withoutSecrets(o))
+		}
+	}
+	manifest.Sort(out.Body.Objects)
+	return out, nil
+}
+
+func parseKind(s string) (manifest.Kind, error) {
+	if s == "" {
+		return "", nil
+	}
+	kind, ok := manifest.ParseKind(s)
+	if !ok {
+		return "", invalid("kind", fmt.Sprintf("%.40q is not known", s))
+	}
+	return kind, nil
+}
+
+// withoutSecrets leaves of a credential only that there is one: not even its
+// ciphertext is for reading.
+func withoutSecrets(o manifest.Object) manifest.Object {
+	if p := o.ProviderSpec; p != nil && p.Credential != nil {
+		open := *p
+		open.Credential = &manifest.Credential{}
+		o.ProviderSpec = &open
+	}
+	return o
+}
+
+// apply plans against the present state, checks the complete result, and
+// proposes only what changes. The state machine checks again: another apply may
+// have come between.
+func (a *API) apply(ctx context.Context, in *applyInput) (*applyOutput, error) {
+	current := a.cfg.Cluster.State().View().AllObjects()
+	desired := slices.Clone(in.Body.Objects)
+	problems := a.keepCredentials(current, desired)
+	problems = append(problems, checkZones(desired)...)
+	problems = append(problems, checkTwice(desired)...)
+	plan := manifest.Diff(current, desired, in.Body.Prune)
+	problems = append(problems, manifest.Check(manifest.Overlay(current, desired, plan.Pruned))...)
+	if len(problems) > 0 {
+		return nil, refuse(problems)
+	}
+	out := &applyOutput{Body: wire.Applied{Plan: plan, DryRun: in.Body.DryRun}}
+	if in.Body.DryRun || plan.Empty() {
+		return out, nil
+	}
+	cmd := &command.Apply{Delete: plan.Pruned}
+	for _, o := range desired {
+		if !slices.Contains(plan.Unchanged, o.Ref) {
+			cmd.Upsert = append(cmd.Upsert, o)
+		}
+	}
+	touched := slices.Concat(plan.Created, plan.Updated, plan.Pruned)
+	_, err := a.propose(ctx, "apply", in.op(), cmd, a.tenantsOf(touched)...)
+	return out, err
+}
+
+// keepCredentials replaces a credential that is the stored one, sealed anew, by
+// the stored one. Sealing the same secret twice gives different bytes, and
+// applying a file twice must change nothing.
+func (a *API) keepCredentials(current, desired []manifest.Object) []manifest.Problem {
+	var problems []manifest.Problem
+	stored := map[manifest.Ref][]byte{}
+	for _, o := range current {
+		if p := o.ProviderSpec; p != nil && p.Credential != nil {
+			stored[o.Ref] = p.Credential.Sealed
+		}
+	}
+	for i, o := range desired {
+		p := o.ProviderSpec
+		if p == nil || p.Credential == nil {
+			continue
+		}
+		same, err := a.sameSecret(o.Ref, stored[o.Ref], p.Credential.Sealed)
+		if err != nil {
+			problems = append(problems, manifest.Problem{Ref: o.Ref, Field: "spec.credential", Reason: "does not open with this cluster's key"})
+			continue
+		}
+		if same {
+			kept := *p
+			kept.Credential = &manifest.Credential{Sealed: stored[o.Ref]}
+			desired[i].ProviderSpec = &kept
+		}
+	}
+	return problems
+}
+
+func (a *API) sameSecret(ref manifest.Ref, stored, sent []byte) (bool, error) {
+	if len(sent) == 0 {
+		return false, nil // Check says that it is not sealed
+	}
+	binding := seal.CredentialContext(ref.Tenant, ref.Name)
+	b, err := a.cfg.Vault.Open(binding, sent)
+	if err != nil {
+		return false, fmt.Errorf("open credential of %s: %w", ref, err)
+	}
+	defer clear(b)
+	if len(stored) == 0 {
+		return false, nil
+	}
+	s, err := a.cfg.Vault.Open(binding, stored)
+	if err != nil {
+		return false, nil // the stored one is of a former key: the new one replaces it
+	}
+	defer clear(s)
+	return subtle.ConstantTimeCompare(s, b) == 1, nil
+}
+
+// checkZones does what manifest.Check must not: look at the list of zones.
+func checkZones(objects []manifest.Object) []manifest.Problem {
+	var problems []manifest.Problem
+	for _, o := range objects {
+		if t := o.TenantSpec; t != nil && t.TimeZone != "" {
+			if _, err := time.LoadLocation(t.TimeZone); err != nil {
+				problems = append(problems, manifest.Problem{Ref: o.Ref, Field: "spec.time_zone", Reason: fmt.Sprintf("there is no time zone %.64q", t.TimeZone)})
+			}
+		}
+	}
+	return problems
+}
+
+func checkTwice(objects []manifest.Object) []manifest.Problem {
+	var problems []manifest.Problem
+	seen := map[manifest.Ref]bool{}
+	for _, o := range objects {
+		if seen[o.Ref] {
+			problems = append(problems, manifest.Problem{Ref: o.Ref, Field: "metadata.name", Reason: "stands twice in the set"})
+		}
+		seen[o.Ref] = true
+	}
+	return problems
+}
+
+func (a *API) deleteObject(ctx context.Context, in *deleteInput) (*struct{}, error) {
+	kind, err := parseKind(in.Kind)
+	if err != nil {
+		return nil, err
+	}
+	ref := manifest.Ref{Kind: kind, Tenant: bulkhead.TenantID(in.Tenant), Project: in.Project, Name: in.Name}
+	_, err = a.propose(ctx, "delete "+string(kind), in.op(), &command.Apply{Delete: []manifest.Ref{ref}}, a.tenantsOf([]manifest.Ref{ref})...)
+	return nil, err
+}
+
+// tenantsOf are the tenants whose workers a change of the objects concerns: all
+// of them when an object of the platform is among them.
+func (a *API) tenantsOf(refs []manifest.Ref) []bulkhead.TenantID {
+	var out []bulkhead.TenantID
+	for _, ref := range refs {
+		switch {
+		case ref.Kind == manifest.KindTenant:
+			out = append(out, bulkhead.TenantID(ref.Name))
+		case ref.Tenant != "":
+			out = append(out, ref.Tenant)
+		default:
+			return a.cfg.Cluster.State().Tenants()
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

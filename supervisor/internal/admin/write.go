@@ -1,0 +1,67 @@
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"time"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+)
+
+// effectTimeout bounds the wait for workers after a change. A worker that does
+// not follow is killed well before that.
+const effectTimeout = 30 * time.Second
+
+// Writing is the part of every write's input. It is exported because huma fills
+// only exported embedded fields.
+type Writing struct {
+	Op string `header:"Idempotency-Key" doc:"names this write: the same name again has no second effect; default: a new one" minLength:"8" maxLength:"100" pattern:"^[!-~]+$"`
+}
+
+// op is the id of the write's command.
+func (w Writing) op() string {
+	if w.Op == "" {
+		return "admin-" + rand.Text()
+	}
+	return "admin-" + w.Op
+}
+
+// operation describes a route. Reads are GET; every change is POST, PUT or
+// DELETE.
+func operation(id, method, path, summary string) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: "/admin/v1" + path, Summary: summary,
+		MaxBodyBytes: 1 << 20, BodyReadTimeout: 30 * time.Second,
+		Errors: []int{http.StatusUnauthorized, http.StatusUnprocessableEntity, http.StatusInternalServerError},
+	}
+}
+
+// propose applies a command and waits until the tenant's part of the data plane
+// acts on it.
+func (a *API) propose(ctx context.Context, what, op string, cmd command.Command, tenants ...bulkhead.TenantID) (any, error) {
+	result, err := a.cfg.Cluster.ProposeID(ctx, op, cmd)
+	if err != nil {
+		return nil, a.fail(what, err)
+	}
+	a.cfg.Log.Info(what, zap.String("op", op))
+	return result, a.await(ctx, what, tenants)
+}
+
+// await outlives the client: the change is made, and whether it is in force
+// matters also when nobody listens any more.
+func (a *API) await(ctx context.Context, what string, tenants []bulkhead.TenantID) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), effectTimeout)
+	defer cancel()
+	for _, id := range tenants {
+		t, _ := a.cfg.Cluster.State().Tenant(id)
+		if err := a.cfg.Effects.Await(ctx, id, t.Rev); err != nil {
+			a.cfg.Log.Error(what+": wait for effect", zap.String("tenant", string(id)), zap.Error(err))
+			return huma.Error504GatewayTimeout("the change is stored, but this node has not confirmed that it is in force; repeat it")
+		}
+	}
+	return nil
+}

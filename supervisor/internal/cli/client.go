@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
+)
+
+const (
+	defaultAddr = "http://127.0.0.1:8081"
+	maxAnswer   = 256 << 20 // bytes of an answer that is not streamed
+)
+
+// client speaks to the admin API. Addresses are tried in turn until one answers.
+type client struct {
+	addrs []string
+	token string
+	http  *http.Client
+}
+
+// client reads address and token from the flags and the environment.
+func (a *app) client() (*client, error) {
+	addrs, err := parseAddrs(firstOf(a.addr, a.streams.Getenv("BULKHEAD_ADDR"), defaultAddr))
+	if err != nil {
+		return nil, err
+	}
+	c := &client{addrs: addrs, token: strings.TrimSpace(a.streams.Getenv("BULKHEAD_TOKEN"))}
+	if a.tokenFile != "" {
+		if c.token, err = wire.ReadToken(a.tokenFile); err != nil {
+			return nil, err
+		}
+	}
+	if c.token == "" {
+		return nil, usagef("no admin token: set BULKHEAD_TOKEN or give --token-file")
+	}
+	transport := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   5 * time.Second,
+		ResponseHeaderTimeout: 2 * time.Minute,
+		DisableKeepAlives:     true,
+	}
+	if a.caFile != "" {
+		if transport.TLSClientConfig, err = trust(a.caFile); err != nil {
+			return nil, err
+		}
+	}
+	// A redirect would carry the token to an address that nobody named.
+	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return c, nil
+}
+
+func trust(path string) (*tls.Config, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read certificates: %s holds none", path)
+	}
+	return &tls.Config{RootCAs: pool}, nil
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func parseAddrs(list string) ([]string, error) {
+	var out []string
+	for part := range strings.SplitSeq(list, ",") {
+		addr := strings.TrimRight(strings.TrimSpace(part), "/")
+		if addr == "" {
+			continue
+		}
+		if !strings.Contains(addr, "://") {
+			addr = "http://" + addr
+		}
+		u, err := url.Parse(addr)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Path != "" || u.RawQuery != "" {
+			return nil, usagef("address %q: want http://HOST:PORT or https://HOST:PORT", part)
+		}
+		out = append(out, addr)
+	}
+	if len(out) == 0 {
+		return nil, usagef("no admin address: set BULKHEAD_ADDR or give --addr")
+	}
+	return out, nil
+}
+
+// call is one request to the API.
+type call struct {
+	method string
+	path   string // below /admin/v1
+	query  url.Values
+	body   any                           // JSON; or
+	upload func() (io.ReadCloser, error) // raw bytes, opened anew for every address
+	stream func(r io.Reader) error       // takes the answer as it comes
+	size   int64                         // of the upload
+}
+
+// do sends the call and decodes the answer into out. Every address gets the same
+// Idempotency-Key, so that a write which an address took before it went away is
+// not made twice.
+func (c *client) do(ctx context.Context, r call, out any) error {
+	var body []byte
+	if r.body != nil {
+		var err error
+		if body, err = json.Marshal(r.body); err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+	}
+	op := strings.ToLower(rand.Text())
+	var failures []error
+	for _, addr := range c.addrs {
+		resp, err := c.send(ctx, addr, op, r, body)
+		if err != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("ask %s: %w", addr, ctx.Err())
+			}
+			failures = append(failures, unreachable(addr, err))
+			continue
+		}
+		err = c.take(resp, addr, r, out)
+		var p *problemError
+		if errors.As(err, &p) && p.Status == http.StatusServiceUnavailable {
+			failures = append(failures, err)
+			continue
+		}
+		return err
+	}
+	return joinLines(failures)
+}
+
+func (c *client) send(ctx context.Context, addr, op string, r call, body []byte) (*http.Response, error) {
+	target := addr + "/admin/v1" + r.path
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	var payload io.Reader
+	contentType := "application/json"
+	switch {
+	case r.upload != nil:
+		file, err := r.upload()
+		if err != nil {
+			return nil, err
+		}
+		payload, contentType = file, "application/octet-stream"
+	case body != nil:
+		payload = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target, payload)
+	if err != nil {
+		return nil, err
+	}
+	if r.upload != nil {
+		req.ContentLength = r.size
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	if payload != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if r.method != http.MethodGet {
+		req.Header.Set(wire.IdempotencyKey, op)
+	}
+	return c.http.Do(req)
+}
+
+func (c *client) take(resp *http.Response, addr string, r call, out any) error {
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return problemOf(resp, addr)
+	}
+	if r.stream != nil {
+		return r.stream(resp.Body)
+	}
+	if out == nil {
+		return nil
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("read answer of %s: %w", addr, err)
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("read answer of %s: %w", addr, err)
+	}
+	return nil
+}

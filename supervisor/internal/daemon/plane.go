@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/configs"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/gateway"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/routes"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/tenants"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// keys is gateway.Keys over the look-up table.
+type keys struct {
+	table *routes.Table
+	ready func() bool
+}
+
+func (k *keys) Lookup(hash *[32]byte) (gateway.Grant, bool) {
+	e := k.table.Lookup(hash)
+	if e == nil {
+		return gateway.Grant{}, false
+	}
+	return gateway.Grant{
+		Tenant: e.Tenant, Key: e.KeyID, Rev: e.Rev(), ExpiresAt: e.ExpiresAt,
+		Revoked: e.Revoked, Suspended: e.Suspended(),
+	}, true
+}
+
+func (k *keys) Ready() bool { return k.ready() }
+
+// workers is gateway.Workers over the tenants' life cycles.
+type workers struct{ manager *tenants.Manager }
+
+func (w workers) Acquire(ctx context.Context, tenant bulkhead.TenantID) (gateway.Worker, error) {
+	lease, err := w.manager.Acquire(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return lease, nil
+}
+
+// newGateway opens the data port.
+func newGateway(cfg *configs.Server, k *keys, m *tenants.Manager, reg prometheus.Registerer, log *zap.Logger) (*gateway.Gateway, error) {
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("open the data port: %w", err)
+	}
+	conf, err := tlsConfig(cfg)
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	g := cfg.Gateway
+	gw, err := gateway.New(gateway.Config{
+		Listener: l, TLS: conf, AllowPlain: cfg.AllowPlain, Keys: k, Workers: workers{m}, Metrics: reg, Log: log.Named("gateway"),
+		Caps: gateway.Caps{
+			Connections: g.Connections, InFlight: g.InFlight, BufferedBytes: int64(g.BufferedBytes), MaxBody: int64(g.MaxBody),
+			MinBodyRate: int64(g.MinBodyRate), WriteTimeout: g.WriteTimeout, AnswerTimeout: g.AnswerTimeout,
+			Park: g.Park, ParkingLot: g.Parked,
+		},
+		Door: gateway.Door{HeaderTimeout: g.HeaderTimeout},
+	})
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("set up the data port: %w", err)
+	}
+	return gw, nil
+}
+
+// tlsConfig loads the certificate, nil when none is configured.
+func tlsConfig(cfg *configs.Server) (*tls.Config, error) {
+	if !cfg.TLS.Enabled() {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(cfg.TLS.CertFile, cfg.TLS.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load the certificate: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
+}

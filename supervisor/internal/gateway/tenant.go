@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/bulkhead-ai/bulkhead"
+)
+
+// tenant is what the front door knows of one tenant: counts against its caps and
+// idle connections to its worker. Nothing in it is shared with another tenant.
+type tenant struct {
+	id   bulkhead.TenantID
+	caps *Caps
+	m    *tenantMetrics
+	pool linkPool
+
+	connections atomic.Int64
+	inFlight    atomic.Int64
+	buffered    atomic.Int64
+	parked      atomic.Int64
+}
+
+// take adds n to a count unless that would pass its cap.
+func take(count *atomic.Int64, n, limit int64) bool {
+	if count.Add(n) > limit {
+		count.Add(-n)
+		return false
+	}
+	return true
+}
+
+// park holds a refusal, so that a client in a hot retry loop does not eat the
+// shared door. It reports false, at once, when the lot is full: the connection
+// must be closed then.
+func (t *tenant) park(ctx context.Context) bool {
+	if !take(&t.parked, 1, int64(t.caps.ParkingLot)) {
+		return false
+	}
+	defer t.parked.Add(-1)
+	timer := time.NewTimer(t.caps.Park)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// tenantOf finds or makes the state of a tenant. Tenants come from valid keys
+// only, so clients cannot grow the table.
+func (g *Gateway) tenantOf(id bulkhead.TenantID) *tenant {
+	if t, ok := g.tenants.Load(id); ok {
+		return t.(*tenant)
+	}
+	t := &tenant{id: id, caps: &g.cfg.Caps, m: g.metrics.of(id)}
+	t.pool.links = g.metrics.links
+	got, loaded := g.tenants.LoadOrStore(id, t)
+	if !loaded {
+		g.metrics.watch(t)
+	}
+	return got.(*tenant)
+}

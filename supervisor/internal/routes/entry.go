@@ -1,0 +1,79 @@
+package routes
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
+)
+
+// Entry is what the gateway knows of a key. It is immutable: a change of the
+// key makes a new Entry. What belongs to the tenant is asked of its TenantRoute
+// and may change at any time.
+type Entry struct {
+	KeyID     bulkhead.KeyID
+	Tenant    bulkhead.TenantID
+	Project   string
+	Env       string
+	Account   string
+	ExpiresAt int64 // Unix milliseconds, 0 = never
+	Revoked   bool
+	Route     *TenantRoute // never nil, the same for all keys of the tenant
+
+	hash [32]byte
+}
+
+// Suspended reports whether the tenant is suspended or gone.
+func (e *Entry) Suspended() bool { return e.Route.Suspended() }
+
+// Rev is the policy that the tenant's worker must have applied before it
+// decides about a request of this key.
+func (e *Entry) Rev() uint64 { return e.Route.Rev() }
+
+// Expired reports whether the key has expired at now.
+func (e *Entry) Expired(now time.Time) bool {
+	return e.ExpiresAt != 0 && now.UnixMilli() >= e.ExpiresAt
+}
+
+func newEntry(k *command.Key, route *TenantRoute) *Entry {
+	return &Entry{
+		KeyID: k.ID, Tenant: k.Tenant, Project: k.Project, Env: k.Env, Account: k.Account,
+		ExpiresAt: k.ExpiresAt, Revoked: k.RevokedAt != 0, Route: route, hash: [32]byte(k.Hash),
+	}
+}
+
+// TenantRoute is the tenant of an Entry. There is one per tenant for the life of
+// the Table, so that whoever routes may hang counters and connections on it.
+type TenantRoute struct {
+	ID bulkhead.TenantID
+
+	standing atomic.Pointer[standing]
+	attached atomic.Pointer[any]
+}
+
+// standing is what the state says of a tenant.
+type standing struct {
+	rev       uint64
+	suspended bool
+}
+
+// Suspended reports whether the tenant is suspended or gone.
+func (r *TenantRoute) Suspended() bool { return r.standing.Load().suspended }
+
+// Rev is the index of the last change of the tenant's policy.
+func (r *TenantRoute) Rev() uint64 { return r.standing.Load().rev }
+
+// Attach answers what is attached to the route, and attaches what create returns
+// when nothing is. With concurrent first calls create may run more than once; one
+// result is kept and answered to all.
+func (r *TenantRoute) Attach(create func() any) any {
+	if p := r.attached.Load(); p != nil {
+		return *p
+	}
+	v := create()
+	if r.attached.CompareAndSwap(nil, &v) {
+		return v
+	}
+	return *r.attached.Load()
+}

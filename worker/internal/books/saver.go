@@ -1,0 +1,221 @@
+package books
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/limits"
+
+	"go.uber.org/zap"
+)
+
+// saver keeps checkpoints of the counters in files of their own, sealed; the
+// journal holds each one's position and digest. A checkpoint only saves time: a
+// file that is missing or does not match its note is ignored, and recovery reads
+// more of the journal.
+type saver struct {
+	dir  string
+	aead cipher.AEAD
+
+	mu         sync.Mutex
+	checkpoint uint64 // records up to here are in the newest checkpoint
+	oldest     uint64 // recovery from it reads from here on
+	applied    uint64 // records up to here are in the ledger
+}
+
+// A note, the data of a checkpoint record:
+//
+//	+----------+--------------------+---------------------+
+//	| position | oldest open intent | SHA-256 of the file |
+//	| 8, BE    | 8, BE              | 32                  |
+//	+----------+--------------------+---------------------+
+const (
+	noteHead = 16
+	noteSize = noteHead + sha256.Size
+)
+
+func newSaver(dir string, dataKey []byte) (*saver, error) {
+	key, err := hkdf.Key(sha256.New, dataKey, nil, "bulkhead checkpoint v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive checkpoint key: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("derive checkpoint key: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, fmt.Errorf("derive checkpoint key: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make checkpoint directory: %w", err)
+	}
+	return &saver{dir: dir, aead: aead}, nil
+}
+
+func (s *saver) file(at uint64) string { return filepath.Join(s.dir, fmt.Sprintf("%020d", at)) }
+
+// save makes a checkpoint file durable and returns the note for the journal.
+func (s *saver) save(at, oldest uint64, snapshot []byte) ([]byte, error) {
+	note := binary.BigEndian.AppendUint64(make([]byte, 0, noteSize), at)
+	note = binary.BigEndian.AppendUint64(note, oldest)
+	sealed := s.aead.Seal(nil, nil, snapshot, note)
+	if err := s.write(s.file(at), sealed); err != nil {
+		return nil, fmt.Errorf("write checkpoint: %w", err)
+	}
+	sum := sha256.Sum256(sealed)
+	return append(note, sum[:]...), nil
+}
+
+func (s *saver) write(name string, b []byte) error {
+	f, err := os.CreateTemp(s.dir, "new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already when all went well
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// noted is called when the journal holds the note of the checkpoint at: older
+// ones are of no use any more.
+func (s *saver) noted(at, oldest uint64) {
+	s.mu.Lock()
+	s.checkpoint, s.oldest = at, oldest
+	s.mu.Unlock()
+	s.removeBut(at)
+}
+
+func (s *saver) removeBut(at uint64) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return // the next checkpoint tries again
+	}
+	for _, e := range entries {
+		if name := filepath.Join(s.dir, e.Name()); name != s.file(at) {
+			os.Remove(name)
+		}
+	}
+}
+
+// restore loads the newest checkpoint into l and returns its position and the
+// record to read from; 0 and 1 when there is none that holds.
+func (s *saver) restore(l *limits.Limiter, j *journal.Journal, log *zap.Logger) (at, oldest uint64) {
+	seq := j.LastCheckpoint()
+	if seq == 0 {
+		return 0, 1
+	}
+	var note []byte
+	stop := errors.New("found")
+	err := j.Replay(seq, func(r journal.Record) error {
+		note = append(note, r.Data...)
+		return stop
+	})
+	if !errors.Is(err, stop) || len(note) != noteSize {
+		log.Warn("checkpoint note is unreadable: replaying more", zap.Uint64("seq", seq), zap.Error(err))
+		return 0, 1
+	}
+	at, oldest = binary.BigEndian.Uint64(note), binary.BigEndian.Uint64(note[8:])
+	snapshot, err := s.load(at, note)
+	if err == nil {
+		err = l.Restore(snapshot)
+	}
+	if err != nil {
+		log.Warn("checkpoint is unusable: replaying more", zap.Uint64("at", at), zap.Error(err))
+		return 0, 1
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checkpoint, s.oldest = at, oldest
+	return at, oldest
+}
+
+func (s *saver) load(at uint64, note []byte) ([]byte, error) {
+	sealed, err := os.ReadFile(s.file(at))
+	if err != nil {
+		return nil, fmt.Errorf("read checkpoint: %w", err)
+	}
+	if sum := sha256.Sum256(sealed); !bytes.Equal(sum[:], note[noteHead:]) {
+		return nil, errors.New("checkpoint does not match its note")
+	}
+	snapshot, err := s.aead.Open(nil, nil, sealed, note[:noteHead])
+	if err != nil {
+		return nil, fmt.Errorf("open checkpoint: %w", err)
+	}
+	return snapshot, nil
+}
+
+// booked notes how far the ledger is.
+func (s *saver) booked(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applied = max(s.applied, seq)
+}
+
+func (s *saver) last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checkpoint
+}
+
+// covered is the last record that no recovery needs any more.
+func (s *saver) covered() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.oldest == 0 {
+		return 0
+	}
+	return min(s.oldest-1, s.applied)
+}
+
+// openIntents are the intents without outcome, by their reservation's place in
+// the journal. Its methods run under the journal's lock, in the order of records.
+type openIntents struct {
+	mu  sync.Mutex
+	seq map[uint64]uint64 // reservation -> record of its newest intent
+}
+
+func (o *openIntents) add(reservation, seq uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seq[reservation] = seq
+}
+
+func (o *openIntents) remove(reservation uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.seq, reservation)
+}
+
+// oldest returns the first record of an open intent, or none.
+func (o *openIntents) oldest(none uint64) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, seq := range o.seq {
+		none = min(none, seq)
+	}
+	return none
+}

@@ -1,0 +1,266 @@
+// Package chat serves a tenant's requests: it is the request path of the worker.
+//
+// A request passes, in this order: head -> scan -> scopes -> route -> translate
+// -> books.Admit (queue, limits, durable intent) -> upstream -> meter ->
+// books.Settle (durable receipt) -> last byte. The package guarantees:
+//
+//   - no byte goes upstream before the request's intent is durable, and the
+//     bytes that complete an answer are not sent before its receipt is;
+//   - every request that reaches the worker ends in exactly one receipt with
+//     Final set, whatever the client, the provider or the adapter does;
+//   - the body goes upstream as the client sent it but for what the route and
+//     the limits change;
+//   - an error has the client's own shape, and its text comes from this code,
+//     never from an upstream.
+//
+// It does not decide who a request belongs to: the gateway did, and the key's
+// record of the policy says the rest.
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/plugins/provider"
+	"github.com/bulkhead-ai/bulkhead/worker/control"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/books"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/scan"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/upstream"
+	"github.com/bulkhead-ai/bulkhead/worker/receipt"
+
+	"go.uber.org/zap"
+)
+
+// Adapters finds the adapter of a provider: linked in, or a plugin process that
+// is started on first use.
+type Adapters interface {
+	// Adapter returns an error of kind Upstream when a plugin cannot be started.
+	Adapter(ctx context.Context, p *control.Provider) (provider.Adapter, error)
+}
+
+// Config holds what a Handler needs; every field is required.
+type Config struct {
+	Tenant    bulkhead.TenantID
+	Policy    *control.Policy
+	Books     *books.Books
+	Adapters  Adapters
+	Upstreams *upstream.Pool
+	MaxBody   int64         // bytes of a request body
+	QueueTime time.Duration // longest wait for limits and concurrency
+	KeepAlive time.Duration // interval of comments on a silent stream
+	Log       *zap.Logger
+}
+
+// Handler is the HTTP handler behind the worker's request socket.
+type Handler struct {
+	cfg      Config
+	current  *current
+	learned  *learned
+	draining atomic.Bool
+}
+
+// New makes a handler. It serves at once.
+func New(cfg Config) *Handler {
+	return &Handler{cfg: cfg, current: newCurrent(cfg.Policy), learned: newLearned()}
+}
+
+// SetPolicy puts a newer policy in force for requests that start from now on.
+func (h *Handler) SetPolicy(p *control.Policy) {
+	h.current.set(p)
+	names := make(map[string]bool, len(p.Providers))
+	for _, pr := range p.Providers {
+		names[pr.Name] = true
+	}
+	h.cfg.Upstreams.Keep(names)
+}
+
+// Drain refuses new requests from now on with a retryable error.
+func (h *Handler) Drain() { h.draining.Store(true) }
+
+// errClientGone ends a request whose client left before anything was decided.
+var errClientGone = errors.New("client went away")
+
+// ServeHTTP serves one request of the gateway.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	head, err := control.ParseHead(r.Header)
+	if err != nil {
+		// Only the gateway can reach this socket: this is a bug, not a client.
+		h.cfg.Log.Error("request without head", zap.Error(err))
+		http.Error(w, "bad head", http.StatusInternalServerError)
+		return
+	}
+	endpoint := provider.Endpoint(strings.TrimPrefix(r.URL.Path, "/v1/"))
+	req := &request{
+		h: h, w: w, r: r, start: start, head: head, endpoint: endpoint,
+		line: receipt.Receipt{
+			Tenant: h.cfg.Tenant, Request: head.Request, StartedAt: start.UnixMilli(), Endpoint: string(endpoint),
+			Key: head.Key, User: r.Header.Get(control.HeaderUser), Feature: r.Header.Get(control.HeaderFeature),
+		},
+	}
+	if endpoint == provider.Messages {
+		req.shape = bulkhead.Anthropic
+	}
+	if r.Method == http.MethodGet {
+		req.serveModels()
+		return
+	}
+	if err := req.serve(); err != nil {
+		req.refuse(err)
+	}
+}
+
+// request is one request on its way. It is used by one goroutine.
+type request struct {
+	h        *Handler
+	w        http.ResponseWriter
+	r        *http.Request
+	start    time.Time
+	head     control.Head
+	shape    bulkhead.Shape
+	endpoint provider.Endpoint
+
+	view *view
+	key  *control.Key
+	body []byte
+	doc  scan.Doc
+	line receipt.Receipt // who and what, as far as it is known
+}
+
+// serve runs the request. An error it returns happened before the books
+// admitted the request; afterwards it answers and settles by itself.
+func (q *request) serve() error {
+	if err := q.identify(); err != nil {
+		return err
+	}
+	if err := q.read(); err != nil {
+		return err
+	}
+	if err := q.view.allows(q.key, q.endpoint, q.doc.Model); err != nil {
+		return err
+	}
+	targets, err := q.targets()
+	if err != nil {
+		return err
+	}
+	q.line.Model = q.doc.Model
+	return q.run(targets)
+}
+
+// identify resolves the key under the policy that the gateway routed by.
+func (q *request) identify() error {
+	if q.h.draining.Load() {
+		return &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "worker_draining", Message: "The tenant is being restarted; try again.", RetryAfter: time.Second}
+	}
+	v, err := q.h.current.atLeast(q.r.Context().Done(), q.head.Rev)
+	if err != nil {
+		return err
+	}
+	q.view = v
+	q.line.Day = q.start.In(v.zone).Format(time.DateOnly)
+	k, err := v.key(q.head.Key, q.start)
+	if err != nil {
+		return err
+	}
+	q.key = k
+	q.line.Project, q.line.Env, q.line.Account, q.line.KeyOwner = k.Project, k.Env, k.Account, k.Owner
+	return nil
+}
+
+// read takes the body in and scans it once.
+func (q *request) read() error {
+	limit := q.h.cfg.MaxBody
+	if n := q.r.ContentLength; n > limit {
+		return errBodyTooLarge
+	} else if n > 0 {
+		q.body = make([]byte, 0, n+1)
+	}
+	body, err := readInto(q.body, io.LimitReader(q.r.Body, limit+1))
+	switch {
+	case err != nil && q.r.Context().Err() != nil:
+		return errClientGone
+	case err != nil:
+		return bulkhead.E(bulkhead.InvalidRequest, "body_incomplete", "The request body ended early.").With(err)
+	case int64(len(body)) > limit:
+		return errBodyTooLarge
+	}
+	q.body = body
+	doc, err := scan.Body(body, q.endpoint)
+	if err != nil {
+		return err
+	}
+	q.doc = doc
+	q.line.Stream = doc.Stream
+	return nil
+}
+
+// readInto is io.ReadAll into a buffer that is already sized.
+func readInto(b []byte, r io.Reader) ([]byte, error) {
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+}
+
+var errBodyTooLarge = bulkhead.E(bulkhead.TooLarge, "request_too_large", "The request body is larger than the gateway accepts.")
+
+// refuse ends a request that the books never admitted.
+func (q *request) refuse(err error) {
+	outcome := bulkhead.RefusedPolicy
+	e := bulkhead.AsError(err)
+	switch {
+	case errors.Is(err, errClientGone) || errors.Is(err, context.Canceled):
+		outcome, e = bulkhead.Cancelled, clientGone
+	case e.Kind == bulkhead.RateLimited || e.Kind == bulkhead.QuotaExhausted:
+		outcome = bulkhead.RefusedLimit
+	case e.Kind == bulkhead.Unauthenticated:
+		outcome = bulkhead.RefusedAuth
+	case e.Kind == bulkhead.Upstream || e.Kind == bulkhead.Unavailable || e.Kind == bulkhead.Internal:
+		outcome = bulkhead.Failed
+	}
+	q.line.Code, q.line.Status = e.Code, e.Status()
+	q.line.LatencyMS = time.Since(q.start).Milliseconds()
+	if q.view != nil {
+		q.rateHeaders()
+	}
+	if books.IsSettled(err) {
+		// The books hold its receipt already.
+	} else if err := q.h.cfg.Books.Refuse(q.line, outcome); err != nil {
+		q.h.cfg.Log.Warn("refusal not recorded", zap.String("request_id", string(q.head.Request)), zap.Error(err))
+		e = books.ErrUnrecordable.With(err)
+	}
+	if e != clientGone {
+		q.writeError(e)
+	}
+}
+
+// clientGone is what a log shows of a request whose client left: 499 by custom.
+var clientGone = bulkhead.E(bulkhead.RequestTimeout, "client_gone", "The client went away.")
+
+func (q *request) writeError(e *bulkhead.Error) {
+	if e.Kind == bulkhead.Internal {
+		q.h.cfg.Log.Error("request failed", zap.String("request_id", string(q.head.Request)), zap.Error(e))
+	}
+	body := e.Body(q.shape, q.head.Request)
+	h := q.w.Header()
+	e.SetHeader(h)
+	h["Content-Length"] = []string{fmt.Sprint(len(body))}
+	q.w.WriteHeader(e.Status())
+	q.w.Write(body)
+}

@@ -1,0 +1,230 @@
+// Package daemon is the life of a worker process: born with a control socket,
+// it locks itself down, opens the tenant's books, serves one epoch and ends.
+//
+// It guarantees that nothing of the tenant is read before the sandbox holds,
+// that no request is served before the epoch is committed and its record is in
+// the journal, and that the process ends when its supervisor does. It holds no
+// state that the journal does not: kill -9 at any point is a correct shutdown.
+package daemon
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bulkhead-ai/bulkhead/worker/control"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/books"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/lockdown"
+
+	"go.uber.org/zap"
+)
+
+// orphanGrace is how long running requests may finish once the supervisor is
+// gone.
+const orphanGrace = 10 * time.Second
+
+// worker is the state of the process between its messages. The control loop
+// owns it; nothing else writes its fields.
+type worker struct {
+	control *control.Conn
+	start   control.Start
+	log     *zap.Logger
+	signer  ed25519.PrivateKey
+	books   *books.Books
+	service *service // nil until Serve
+
+	background sync.WaitGroup
+}
+
+// Run lives the life of a worker and returns its exit code: 0 after a drain or
+// the supervisor's end, 1 when it could not serve (and said why on the control
+// socket).
+func Run() int {
+	conn := control.NewConn(os.NewFile(control.FDControl, "control"))
+	w := &worker{control: conn}
+	if err := w.live(); err != nil {
+		var f *fatalError
+		if !errors.As(err, &f) {
+			f = &fatalError{reason: "internal", err: err}
+		}
+		_ = conn.Send(control.TypeFatal, control.Fatal{Reason: f.reason, Detail: f.err.Error()})
+		if w.log != nil {
+			w.log.Error("worker ends", zap.String("reason", f.reason), zap.Error(f.err))
+		}
+		return 1
+	}
+	return 0
+}
+
+// fatalError names a reason that operators see.
+type fatalError struct {
+	reason string
+	err    error
+}
+
+func (e *fatalError) Error() string { return e.reason + ": " + e.err.Error() }
+
+func (e *fatalError) Unwrap() error { return e.err }
+
+func fatal(reason string, err error) error { return &fatalError{reason, err} }
+
+func (w *worker) live() error {
+	if err := w.receiveStart(); err != nil {
+		return err
+	}
+	layers, err := lockdown.Apply(w.start.Sandbox, lockdown.Worker)
+	if err != nil {
+		return fatal("missing_layer", err)
+	}
+	if err := w.openBooks(); err != nil {
+		return err
+	}
+	defer w.books.Close()
+	public, signer, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("generate receipt key: %w", err)
+	}
+	w.signer = signer
+	hello := control.Hello{PublicKey: public, Layers: layers, HeadSeq: w.books.Head()}
+	if err := w.control.Send(control.TypeHello, hello); err != nil {
+		return fmt.Errorf("send hello: %w", err)
+	}
+	return w.loop()
+}
+
+func (w *worker) receiveStart() error {
+	t, raw, err := w.control.Receive()
+	if err != nil {
+		return fmt.Errorf("receive start: %w", err)
+	}
+	if t != control.TypeStart {
+		return fmt.Errorf("first message is of type %d, not a start", t)
+	}
+	if w.start, err = control.Decode[control.Start](raw); err != nil {
+		return fmt.Errorf("decode start: %w", err)
+	}
+	w.log = newLogger(w.start.Tuning.LogLevel)
+	return nil
+}
+
+func (w *worker) openBooks() error {
+	dir := lockdown.DataPath(w.start.Sandbox, lockdown.Worker)
+	t := w.start.Tuning
+	b, err := books.Open(books.Config{
+		Tenant: w.start.Tenant, Dir: filepath.Join(dir, "journal"), LogbookDir: filepath.Join(dir, "logbook"),
+		DataKey: w.start.DataKey, SegmentBytes: t.SegmentBytes, MaxBytes: t.MaxJournalBytes, MinFree: t.MinFreeBytes,
+		QueueLen: t.QueueLen, Policy: &w.start.Policy, Log: w.log,
+	})
+	clear(w.start.DataKey)
+	switch {
+	case errors.Is(err, books.ErrDamaged):
+		return fatal("log_damaged", err)
+	case errors.Is(err, books.ErrLowSpace):
+		return fatal("low_disk", err)
+	case err != nil:
+		return fatal("journal", err)
+	}
+	w.books = b
+	return nil
+}
+
+// loop handles the supervisor's messages until the worker has drained or the
+// supervisor is gone.
+func (w *worker) loop() error {
+	for {
+		t, raw, err := w.control.Receive()
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			return w.drain(orphanGrace)
+		} else if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		switch t {
+		case control.TypeServe:
+			err = w.serve(raw)
+		case control.TypePolicy:
+			err = w.policy(raw)
+		case control.TypeAck:
+			err = w.ack(raw)
+		case control.TypeDrain:
+			d, derr := control.Decode[control.Drain](raw)
+			if derr != nil {
+				return fmt.Errorf("decode drain: %w", derr)
+			}
+			if err := w.drain(d.Timeout); err != nil {
+				return err
+			}
+			return w.control.Send(control.TypeDrained, control.Drained{HeadSeq: w.books.Head()})
+		default:
+			err = fmt.Errorf("message of type %d is not for a worker", t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// serve begins the epoch and opens the doors.
+func (w *worker) serve(raw []byte) error {
+	if w.service != nil {
+		return errors.New("second serve message")
+	}
+	m, err := control.Decode[control.Serve](raw)
+	if err != nil {
+		return fmt.Errorf("decode serve: %w", err)
+	}
+	err = w.books.Begin(books.Epoch{Number: m.Epoch, AppliedSeq: m.AppliedSeq, Frontier: m.Frontier})
+	switch {
+	case errors.Is(err, books.ErrDamaged):
+		return fatal("log_damaged", err)
+	case err != nil:
+		return fatal("recovery", err)
+	}
+	if w.service, err = newService(w); err != nil {
+		return err
+	}
+	return w.control.Send(control.TypeReady, control.Ready{Epoch: m.Epoch})
+}
+
+func (w *worker) policy(raw []byte) error {
+	p, err := control.Decode[control.Policy](raw)
+	if err != nil {
+		return fmt.Errorf("decode policy: %w", err)
+	}
+	if w.service == nil {
+		return errors.New("policy before serve")
+	}
+	w.books.SetPolicy(&p)
+	w.service.setPolicy(&p)
+	return w.control.Send(control.TypePolicyApplied, control.PolicyApplied{Rev: p.Rev})
+}
+
+func (w *worker) ack(raw []byte) error {
+	a, err := control.Decode[control.Ack](raw)
+	if err != nil {
+		return fmt.Errorf("decode ack: %w", err)
+	}
+	return w.books.Booked(a.Seq)
+}
+
+// drain finishes what runs, sends the last receipts if somebody listens, and
+// closes the stores.
+func (w *worker) drain(grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if w.service != nil {
+		w.service.close(ctx)
+	}
+	w.background.Wait()
+	if err := w.books.Close(); err != nil {
+		return fmt.Errorf("close books: %w", err)
+	}
+	return nil
+}

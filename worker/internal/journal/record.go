@@ -1,0 +1,87 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/bulkhead-ai/bulkhead"
+)
+
+// Kind says what a record is. 0 is invalid on purpose.
+type Kind byte
+
+// The kinds.
+const (
+	KindEpoch      Kind = 'E' // a worker began an epoch; see Journal.Begin
+	KindIntent     Kind = 'I' // an upstream call is about to be made; reserves room for its settlement
+	KindSettle     Kind = 'S' // the receipt of an attempt that had an intent, however it ended
+	KindRefuse     Kind = 'F' // the receipt of a request that was refused before any intent
+	KindUnknown    Kind = 'U' // the receipt of an intent whose outcome nobody knows
+	KindCheckpoint Kind = 'C' // the state so far: recovery starts here
+	KindRetention  Kind = 'R' // older segments are about to be deleted; written by the journal itself
+)
+
+func (k Kind) valid() bool {
+	switch k {
+	case KindEpoch, KindIntent, KindSettle, KindRefuse, KindUnknown, KindCheckpoint, KindRetention:
+		return true
+	}
+	return false
+}
+
+// IsReceipt reports whether records of this kind hold a canonical receipt.
+func (k Kind) IsReceipt() bool { return k == KindSettle || k == KindRefuse || k == KindUnknown }
+
+// isNew reports whether records of this kind begin work, and so are refused
+// when space is low.
+func (k Kind) isNew() bool { return k == KindIntent || k == KindRefuse }
+
+// The longest data of a record in bytes.
+const (
+	MaxData      = 96 << 10 // KindCheckpoint and other kinds
+	MaxEntryData = 4160     // KindIntent, KindSettle, KindRefuse, KindUnknown: a receipt of the longest kind fits
+)
+
+func (k Kind) maxData() int {
+	if k == KindIntent || k.IsReceipt() {
+		return MaxEntryData
+	}
+	return MaxData
+}
+
+// Record is one record as Replay gives it.
+type Record struct {
+	Seq   uint64
+	Kind  Kind
+	Epoch bulkhead.Epoch
+	Data  []byte // valid until the callback returns
+}
+
+// frameHead is the longest that a record's frame is beyond its data.
+const frameHead = 1 + binary.MaxVarintLen64 + 4
+
+// settleRoom is the disk space that every open intent reserves.
+const settleRoom = (groupHead + frameHead + MaxEntryData + sealOverhead + sectorRoom - 1) / sectorRoom * sectorSize
+
+// stewardRoom is the disk space kept for the records of the journal and the
+// worker themselves: epochs, retention, a few unknown outcomes after a restart.
+const stewardRoom = 4 * settleRoom
+
+var errFrame = errors.New("malformed record")
+
+// splitFrame takes the first record off a group's plain text.
+func splitFrame(b []byte) (r Record, rest []byte, err error) {
+	if len(b) < 1 || !Kind(b[0]).valid() {
+		return Record{}, nil, errFrame
+	}
+	epoch, n := binary.Uvarint(b[1:])
+	if n <= 0 || len(b) < 1+n+4 {
+		return Record{}, nil, errFrame
+	}
+	size := uint64(binary.BigEndian.Uint32(b[1+n:]))
+	data := b[1+n+4:]
+	if size > uint64(len(data)) || size > MaxData {
+		return Record{}, nil, errFrame
+	}
+	return Record{Kind: Kind(b[0]), Epoch: bulkhead.Epoch(epoch), Data: data[:size:size]}, data[size:], nil
+}

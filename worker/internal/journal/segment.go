@@ -1,0 +1,129 @@
+package journal
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const (
+	segmentSuffix = ".seg"
+	sparePrefix   = "spare-"
+)
+
+func segmentName(first uint64) string { return fmt.Sprintf("%016x%s", first, segmentSuffix) }
+
+func parseSegmentName(name string) (first uint64, ok bool) {
+	hex, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok || len(hex) != 16 {
+		return 0, false
+	}
+	first, err := strconv.ParseUint(hex, 16, 64)
+	return first, err == nil && segmentName(first) == name
+}
+
+// segment is a file of the journal by its header.
+type segment struct {
+	header
+}
+
+// spare is a zero-filled, synced file that will become a segment.
+type spare struct {
+	name string // inside the directory
+	f    File
+	size int64
+}
+
+// zeroChunk is how much is zeroed between two syncs, so that a preparation in
+// the background does not queue megabytes before a group's sync.
+const zeroChunk = 256 << 10
+
+// zero makes [from, to) of f zero and durable. With check set it only writes
+// where something else is.
+func zero(f File, from, to int64, check bool) error {
+	zeros := make([]byte, min(zeroChunk, to-from))
+	have := make([]byte, 0)
+	if check {
+		have = make([]byte, len(zeros))
+	}
+	for at := from; at < to; at += zeroChunk {
+		n := min(zeroChunk, to-at)
+		if check {
+			if _, err := f.ReadAt(have[:n], at); err == nil && allZero(have[:n]) {
+				continue
+			}
+		}
+		if _, err := f.WriteAt(zeros[:n], at); err != nil {
+			return err
+		}
+		if err := f.Datasync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// create makes a zeroed, allocated file of the given size. On an error nothing
+// of it remains.
+func create(fs FS, dir, name string, size int64) (f File, err error) {
+	path := filepath.Join(dir, name)
+	f, err = fs.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	err = f.Allocate(size)
+	if err == nil {
+		err = zero(f, 0, size, false)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), fs.Remove(path))
+	}
+	return f, nil
+}
+
+// newHeader draws the salt of a new segment.
+func newHeader(size int64, first, prevFirst uint64, prevEnd int64, chain [32]byte) header {
+	h := header{size: size, first: first, prevFirst: prevFirst, prevEnd: prevEnd, chain: chain}
+	rand.Read(h.salt[:])
+	return h
+}
+
+// openSegment opens a segment file and authenticates its header.
+func openSegment(fs FS, dir string, first uint64, k *keys, write bool) (File, segment, error) {
+	name := segmentName(first)
+	f, err := fs.Open(filepath.Join(dir, name), write)
+	if err != nil {
+		return nil, segment{}, fmt.Errorf("open segment %s: %w", name, err)
+	}
+	seg, err := readSegment(f, first, k)
+	if err != nil {
+		f.Close()
+		return nil, segment{}, fmt.Errorf("segment %s: %w", name, err)
+	}
+	return f, seg, nil
+}
+
+func readSegment(f File, first uint64, k *keys) (segment, error) {
+	size, err := f.Size()
+	if err != nil {
+		return segment{}, err
+	}
+	b := make([]byte, sectorSize)
+	if size < sectorSize {
+		return segment{}, fmt.Errorf("%w: file of %d bytes", ErrDamaged, size)
+	}
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return segment{}, err
+	}
+	h, err := getHeader(b, k.header)
+	switch {
+	case err != nil:
+		return segment{}, fmt.Errorf("%w (or another key): %w", ErrDamaged, err)
+	case h.first != first || h.size != size:
+		return segment{}, fmt.Errorf("%w: header says record %d, %d bytes", ErrDamaged, h.first, h.size)
+	}
+	return segment{h}, nil
+}

@@ -1,0 +1,259 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"go.uber.org/zap"
+)
+
+// keepBuffer is the largest buffer that is kept for later batches.
+const keepBuffer = 512 << 10
+
+// writer is the state of the one goroutine that writes.
+type writer struct {
+	f          File
+	seal       *sealer
+	at         position // end of what was written
+	size       int64    // of the file
+	synced     uint64   // floor: durable up to here
+	dirty      bool     // written since the last sync
+	checkpoint uint64   // newest checkpoint record written
+	oldest     uint64   // first record that retention keeps, as written
+	buf        []byte
+	scratch    []byte
+}
+
+// write is the writer goroutine: it takes everything that is queued, writes it
+// in as few groups as fit, syncs once if anybody asked for it, and wakes all.
+// It ends when the journal is closed or poisoned.
+func (j *Journal) write() {
+	for {
+		b := j.take()
+		if b == nil {
+			if err := j.syncFile(); err != nil {
+				j.fail(nil, err)
+			}
+			return
+		}
+		if err := j.writeBatch(b); err != nil {
+			j.fail(b, err)
+			return
+		}
+	}
+}
+
+// take waits for a batch; nil means that the journal is closing and everything
+// was taken.
+func (j *Journal) take() *batch {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.fill.ends) == 0 && !j.fill.asked {
+		if j.closing {
+			return nil
+		}
+		j.wake.Wait()
+	}
+	b := j.fill
+	var buf []byte
+	if n := len(j.free); n > 0 {
+		buf, j.free = j.free[n-1], j.free[:n-1]
+	}
+	j.fill = newBatch(buf)
+	return b
+}
+
+func (j *Journal) writeBatch(b *batch) error {
+	for done := 0; done < len(b.ends); {
+		n, err := j.writeGroup(b, done)
+		if err != nil {
+			return err
+		}
+		done += n
+	}
+	b.finish(Written, nil)
+	if b.sync {
+		if err := j.syncFile(); err != nil {
+			return err
+		}
+	}
+	j.settle(b)
+	if b.sync {
+		b.finish(Synced, nil)
+	}
+	return nil
+}
+
+// settle publishes what is on disk now.
+func (j *Journal) settle(b *batch) {
+	w := &j.writer
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.queued -= b.room
+	j.room = w.size - w.at.off
+	if !w.dirty {
+		j.durable = w.at
+	}
+	if cap(b.plain) <= keepBuffer && len(j.free) < 2 {
+		j.free = append(j.free, b.plain)
+	}
+	b.plain, b.ends = nil, nil
+	if j.waiting > 0 {
+		j.changedLocked()
+	}
+	j.prepareLocked()
+}
+
+// writeGroup writes as many records from index from on as fit into one group,
+// and returns how many.
+func (j *Journal) writeGroup(b *batch, from int) (n int, err error) {
+	w := &j.writer
+	n = b.fit(from, w.size-w.at.off)
+	if n == 0 {
+		return j.writeSegment(b, from)
+	}
+	w.frame(w.buf[:0], b, from, n, j.incarnation)
+	if _, err := w.f.WriteAt(w.buf, w.at.off); err != nil {
+		return 0, fmt.Errorf("write record %d: %w", b.first+uint64(from), err)
+	}
+	w.at.off += int64(len(w.buf))
+	w.dirty = true
+	return n, nil
+}
+
+// fit is the number of records from index from on that fit into one group of at
+// most room bytes on disk.
+func (b *batch) fit(from int, room int64) int {
+	start := 0
+	if from > 0 {
+		start = b.ends[from-1]
+	}
+	n := len(b.ends)
+	for n > from && (n > from+1 && b.ends[n-1]-start > maxGroup || bytesFor(b.ends[n-1]-start) > room) {
+		n--
+	}
+	return n - from
+}
+
+// frame appends the sectors of records from..from+n to dst, leaves them in buf
+// and moves the position's number and hash forward.
+func (w *writer) frame(dst []byte, b *batch, from, n int, incarnation uint64) {
+	start := 0
+	if from > 0 {
+		start = b.ends[from-1]
+	}
+	for _, m := range b.marks {
+		if m.index >= from && m.index < from+n {
+			w.checkpoint = max(w.checkpoint, m.checkpoint)
+			w.oldest = max(w.oldest, m.oldest)
+		}
+	}
+	g := group{first: b.first + uint64(from), floor: w.synced, count: uint32(n),
+		incarnation: incarnation, checkpoint: w.checkpoint, oldest: w.oldest}
+	w.buf, w.scratch = w.seal.seal(dst, w.scratch, g, b.plain[start:b.ends[from+n-1]], &w.at.hash)
+	w.at.seq = g.last()
+}
+
+// writeSegment writes a group as the first of the next segment. The segment
+// before is synced first, and the new one is synced under its old name: so an
+// unfinished group can only ever be in the newest segment, and never at its
+// beginning.
+func (j *Journal) writeSegment(b *batch, from int) (n int, err error) {
+	if err := j.syncFile(); err != nil {
+		return 0, err
+	}
+	s, err := j.takeSpare()
+	if err != nil {
+		return 0, err
+	}
+	w := &j.writer
+	first := b.first + uint64(from)
+	h := newHeader(s.size, first, w.seal.first, w.at.off, w.at.hash)
+	seal, err := j.keys.sealer(&h)
+	if err != nil {
+		return 0, err
+	}
+	n = b.fit(from, s.size-sectorSize)
+	old := w.f
+	w.f, w.seal, w.size = s.f, seal, s.size
+	head := append(w.buf[:0], make([]byte, sectorSize)...)
+	h.put(head, j.keys.header)
+	w.frame(head, b, from, n, j.incarnation)
+	if err := j.install(s, first); err != nil {
+		return 0, errors.Join(fmt.Errorf("begin segment %s: %w", segmentName(first), err), old.Close())
+	}
+	w.at.off = int64(len(w.buf))
+	w.synced = w.at.seq
+	j.mu.Lock()
+	j.segments = append(j.segments, segment{h})
+	j.durable = w.at
+	j.mu.Unlock()
+	if err := old.Close(); err != nil { // synced: nothing can be lost
+		j.log.Warn("close full journal segment", zap.Error(err))
+	}
+	return n, nil
+}
+
+// install writes buf as the beginning of s and gives it its name.
+func (j *Journal) install(s *spare, first uint64) error {
+	if _, err := s.f.WriteAt(j.writer.buf, 0); err != nil {
+		return err
+	}
+	if err := s.f.Datasync(); err != nil {
+		return err
+	}
+	dir := j.cfg.Dir
+	if err := j.fs.Rename(filepath.Join(dir, s.name), filepath.Join(dir, segmentName(first))); err != nil {
+		return err
+	}
+	return j.fs.SyncDir(dir)
+}
+
+// takeSpare waits for a prepared segment.
+func (j *Journal) takeSpare() (*spare, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.spares) == 0 {
+		if !j.preparing { // admission keeps this from happening
+			return nil, fmt.Errorf("%w: no segment is prepared", ErrLowSpace)
+		}
+		changed := j.changed
+		j.mu.Unlock()
+		<-changed
+		j.mu.Lock()
+	}
+	s := j.spares[0]
+	j.spares = j.spares[1:]
+	j.room = s.size - sectorSize
+	return s, nil
+}
+
+// syncFile makes everything written durable.
+func (j *Journal) syncFile() error {
+	w := &j.writer
+	if !w.dirty {
+		return nil
+	}
+	if err := w.f.Datasync(); err != nil {
+		return fmt.Errorf("sync records up to %d: %w", w.at.seq, err)
+	}
+	w.dirty, w.synced = false, w.at.seq
+	return nil
+}
+
+// fail poisons the journal: whoever waits learns it, nobody may append again.
+func (j *Journal) fail(b *batch, cause error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.poison = fmt.Errorf("%w: %w", ErrPoisoned, cause)
+	j.log.Error("journal is poisoned", zap.Error(cause))
+	for _, b := range [...]*batch{b, j.fill} {
+		if b != nil {
+			b.finish(Written, j.poison)
+			b.finish(Synced, j.poison)
+		}
+	}
+	j.fill = newBatch(nil)
+	j.changedLocked()
+}

@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package main
+
+func archAttempts() map[string]func(params) error { return nil }
