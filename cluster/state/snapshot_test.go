@@ -118,15 +118,15 @@ func TestIgnorableCommandOnlyMovesTheIndex(t *testing.T) {
 // through snapshots taken at random places.
 func TestReplayEqualsSnapshotAndTail(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := newMachine(t)
-		twin := New()
-		var workers []*worker
+		m, first := ledger(t)
+		twin := restored(t, m.st)
+		workers := []*worker{first}
 		steps := rapid.IntRange(1, 60).Draw(rt, "steps")
 		for range steps {
 			cmd := drawCommand(rt, m, &workers)
 			m.index++
 			m.now = m.now.Add(1e9)
-			env := m.envelope(fmt.Sprint("c", rapid.IntRange(0, 40).Draw(rt, "id")), cmd)
+			env := m.envelope(fmt.Sprint("c", rapid.IntRange(0, 400).Draw(rt, "id")), cmd)
 			r1, err1 := m.st.Apply(m.index, env)
 			r2, err2 := twin.Apply(m.index, env)
 			if fmt.Sprint(r1, err1) != fmt.Sprint(r2, err2) {
@@ -145,7 +145,7 @@ func TestReplayEqualsSnapshotAndTail(t *testing.T) {
 func drawCommand(rt *rapid.T, m *machine, workers *[]*worker) command.Command {
 	name := func() string { return rapid.SampledFrom([]string{"acme", "globex"}).Draw(rt, "tenant") }
 	key := func() string { return rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(rt, "key") }
-	switch rapid.IntRange(0, 10).Draw(rt, "command") {
+	switch rapid.IntRange(0, 14).Draw(rt, "command") {
 	case 0, 1:
 		return team(name())
 	case 2:
@@ -167,25 +167,25 @@ func drawCommand(rt *rapid.T, m *machine, workers *[]*worker) command.Command {
 	return drawBatch(rt, m, workers, name(), key())
 }
 
-// drawBatch answers a batch that may be right, of an older worker, or of a
-// tenant that has no such key.
+// drawBatch answers a batch of some worker, the last one of its tenant or one
+// that is fenced, or the begin of another worker's epoch.
 func drawBatch(rt *rapid.T, m *machine, workers *[]*worker, tenant, key string) command.Command {
-	if len(*workers) == 0 || rapid.IntRange(0, 3).Draw(rt, "epoch") == 0 {
-		if _, ok := m.st.Tenant(bulkhead.TenantID(tenant)); !ok {
-			return team(tenant)
-		}
+	if rapid.IntRange(0, 5).Draw(rt, "epoch") == 0 {
 		w := &worker{m: m, tenant: bulkhead.TenantID(tenant), key: bulkhead.KeyID(key)}
 		*workers = append(*workers, w)
-		return w.beginEpoch(rapid.Byte().Draw(rt, "seed"))
+		return w.beginEpoch(byte(len(*workers)))
 	}
-	w := rapid.SampledFrom(*workers).Draw(rt, "worker")
+	w := (*workers)[len(*workers)-1]
+	if rapid.IntRange(0, 5).Draw(rt, "fenced") == 0 {
+		w = rapid.SampledFrom(*workers).Draw(rt, "worker")
+	}
 	t, ok := m.st.Tenant(w.tenant)
-	if !ok {
+	if !ok || t.Epoch == 0 {
 		return team(string(w.tenant))
 	}
 	w.epoch, w.seq = t.Epoch, t.AppliedSeq
-	if err := w.tree.UnmarshalBinary(t.Frontier); err != nil || t.Epoch == 0 {
-		return team(string(w.tenant))
+	if err := w.tree.UnmarshalBinary(t.Frontier); err != nil {
+		rt.Fatal(err)
 	}
 	var rs []receipt.Receipt
 	for range rapid.IntRange(1, 4).Draw(rt, "receipts") {

@@ -186,11 +186,9 @@ func (c *chaos) find(prefix string) []int {
 // line is what the checks read of `bulkhead logs`.
 type logLine struct {
 	Request string `json:"request_id"`
-	Attempt int    `json:"attempt"`
-	Status  string `json:"status"`
+	Attempt int    `json:"attempts"`
 	Outcome string `json:"outcome"`
-	Final   bool   `json:"final"`
-	Unknown bool   `json:"unknown"`
+	Code    string `json:"code"`
 	Input   int64  `json:"input_tokens"`
 	Output  int64  `json:"output_tokens"`
 }
@@ -221,7 +219,7 @@ func (c *chaos) verify(keys []string) error {
 			}
 			lines[l.Request][l.Attempt] = append(lines[l.Request][l.Attempt], l)
 			input, output = input+l.Input, output+l.Output
-			if l.Final && l.Outcome == "served" {
+			if l.Outcome == "served" {
 				served++
 			}
 		}
@@ -251,7 +249,7 @@ func (c *chaos) checkClients(lines map[string]map[int][]logLine) (problems []err
 		finals := 0
 		for _, attempts := range lines[s.Request] {
 			for _, l := range attempts {
-				if l.Final && l.Outcome == "served" {
+				if l.Outcome == "served" {
 					finals++
 				}
 			}
@@ -290,7 +288,7 @@ func (c *chaos) checkUpstream(lines map[string]map[int][]logLine) (problems []er
 	unknown := 0
 	for request, attempts := range lines {
 		for attempt, ls := range attempts {
-			if ls[0].Unknown {
+			if ls[0].Code == "outcome_unknown" {
 				unknown++
 			}
 			if ls[0].Outcome == "served" && !charged[fmt.Sprintf("%s-%d", request, attempt)] {

@@ -106,6 +106,9 @@ func (f *fixture) ask(method, path string, body any, header ...string) (int, str
 		req.Header.Set(header[i], header[i+1])
 	}
 	resp, err := http.DefaultClient.Do(req)
+	if errors.Is(err, io.EOF) {
+		return 0, "cut: " + err.Error()
+	}
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func firstOf(values ...string) string {
 func parseAddrs(list string) ([]string, error) {
 	var out []string
 	for part := range strings.SplitSeq(list, ",") {
-		addr := strings.TrimRight(strings.TrimSpace(part), "/")
+		addr := strings.TrimSpace(part)
 		if addr == "" {
 			continue
 		}
@@ -95,10 +95,10 @@ func parseAddrs(list string) ([]string, error) {
 			addr = "http://" + addr
 		}
 		u, err := url.Parse(addr)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Path != "" || u.RawQuery != "" {
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 			return nil, usagef("address %q: want http://HOST:PORT or https://HOST:PORT", part)
 		}
-		out = append(out, addr)
+		out = append(out, u.Scheme+"://"+u.Host)
 	}
 	if len(out) == 0 {
 		return nil, usagef("no admin address: set BULKHEAD_ADDR or give --addr")

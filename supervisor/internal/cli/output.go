@@ -82,7 +82,7 @@ func writeJSON(w io.Writer, value any) error {
 		return err
 	}
 	var out bytes.Buffer
-	if err := json.Indent(&out, raw, "", "  "); err != nil {
+	if err := json.Indent(&out, bytes.TrimSpace(raw), "", "  "); err != nil {
 		return fmt.Errorf("indent json: %w", err)
 	}
 	out.WriteByte('\n')

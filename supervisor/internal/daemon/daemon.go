@@ -203,7 +203,7 @@ func (n *Node) openTenants() error {
 			MaxBodyBytes: int64(n.cfg.Gateway.MaxBody), QueueLen: w.QueueLen, QueueTimeout: w.QueueTimeout,
 			KeepAlive: w.KeepAlive, ReceiptInterval: w.ReceiptInterval, LogLevel: n.cfg.Log.Level,
 		},
-	}, n.cluster, n.box, newSpawner(n.spawner, &n.cfg, n.log), n.ledger)
+	}, n.cluster, n.box, n.spawned(), n.ledger)
 	if err != nil {
 		return fmt.Errorf("set up tenants: %w", err)
 	}
@@ -213,6 +213,21 @@ func (n *Node) openTenants() error {
 		n.manager.Close(ctx)
 	})
 	return nil
+}
+
+// pluginDir is where the admin API stores plugin binaries, by SHA-256.
+func pluginDir(data string) string { return filepath.Join(data, "plugins") }
+
+// spawned bounds what the spawner starts as the configuration says.
+func (n *Node) spawned() *tenants.Spawned {
+	w := n.cfg.Worker
+	limits := spawn.Limits{
+		MemoryBytes: int64(w.MemoryMax), Pids: int64(w.PidsMax), Weight: uint64(w.CPUWeight), CPUPercent: int64(w.CPUQuota),
+	}
+	return &tenants.Spawned{
+		Spawner: n.spawner, WorkerLimits: limits,
+		PluginPath: func(_, digest string) string { return filepath.Join(pluginDir(n.cfg.DataDir), digest) },
+	}
 }
 
 func (n *Node) openPorts() error {

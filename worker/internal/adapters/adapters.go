@@ -13,10 +13,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/plugins/echo"
 	"github.com/bulkhead-ai/bulkhead/plugins/host"
 	"github.com/bulkhead-ai/bulkhead/plugins/openai"
@@ -47,8 +49,16 @@ type Registry struct {
 	linked map[string]provider.Adapter
 
 	mu      sync.Mutex
-	plugins map[string]*plugin // by provider
+	plugins map[string]*plugin     // by provider
+	starts  map[string][]time.Time // the newest starts, by provider
 }
+
+// A plugin that fails at its start is tried again by the next request, but not
+// more often than this.
+const (
+	maxStarts   = 5
+	startWindow = time.Minute
+)
 
 // plugin is one provider's plugin, starting or started.
 type plugin struct {
@@ -64,6 +74,7 @@ func New(cfg Config) *Registry {
 		cfg:     cfg,
 		linked:  map[string]provider.Adapter{"openai": openai.New(), "echo": echo.New()},
 		plugins: map[string]*plugin{},
+		starts:  map[string][]time.Time{},
 	}
 }
 
@@ -77,6 +88,11 @@ func (r *Registry) Adapter(ctx context.Context, p *control.Provider) (provider.A
 	r.mu.Lock()
 	pl := r.plugins[p.Name]
 	if pl == nil || pl.digest != p.Digest {
+		if !r.mayStart(p.Name, time.Now()) {
+			r.mu.Unlock()
+			return nil, bulkhead.E(bulkhead.Upstream, "adapter_failed", "The adapter of the provider failed.").
+				With(fmt.Errorf("plugin of provider %s: %d starts within %v", p.Name, maxStarts, startWindow))
+		}
 		pl = r.begin(p, pl)
 	}
 	r.mu.Unlock()
@@ -89,6 +105,17 @@ func (r *Registry) Adapter(ctx context.Context, p *control.Provider) (provider.A
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// mayStart counts a start, unless there were too many lately. r.mu is held.
+func (r *Registry) mayStart(name string, now time.Time) bool {
+	recent := slices.DeleteFunc(r.starts[name], func(t time.Time) bool { return now.Sub(t) >= startWindow })
+	if len(recent) < maxStarts {
+		r.starts[name] = append(recent, now)
+		return true
+	}
+	r.starts[name] = recent
+	return false
 }
 
 // begin starts the plugin of p in place of old. r.mu is held.

@@ -12,8 +12,9 @@ import (
 const (
 	// batchDue is how many receipts are sent without waiting for the interval.
 	batchDue = 512
-	// batchRoom keeps a batch below receipt.MaxBatch whatever its head needs.
-	batchRoom = receipt.MaxBatch - receipt.BatchOverhead
+	// batchRoom keeps a batch, with its head and that of the command it travels
+	// in, well below receipt.MaxBatch.
+	batchRoom = receipt.MaxBatch - receipt.BatchOverhead - 16<<10
 )
 
 // outbox holds the receipts that the ledger has not booked yet, in journal

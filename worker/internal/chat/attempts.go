@@ -137,7 +137,7 @@ func (a *attempts) exchange(ctx context.Context, t *target, watch *watchdog, s s
 			return s.data(ctx, b)
 		})
 	}
-	resp, err := a.h.cfg.Upstreams.Send(ctx, t.provider, t.info, t.out)
+	resp, err := a.h.cfg.Upstreams.Send(ctx, t.provider, t.info, t.out, string(a.head.Request)+"-"+strconv.Itoa(a.number))
 	if err != nil {
 		return err
 	}

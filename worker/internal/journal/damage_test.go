@@ -150,15 +150,23 @@ func TestTornByteByByte(t *testing.T) {
 	}
 	last := ends[len(ends)-1]
 	lastGroup := ends[len(ends)-2]
+	im.write(t, cfg.Dir)
+	f, err := os.OpenFile(filepath.Join(cfg.Dir, name), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
 	for cut := ends[0]; cut < last; cut++ {
-		torn := maps.Clone(im)
-		torn[name] = slices.Clone(im[name])
-		clear(torn[name][cut:last])
-		if slices.Equal(torn[name], im[name]) {
-			continue // only padding was cut
+		if allZero(im[name][cut:last]) {
+			continue // only padding would be cut
 		}
-		torn.write(t, cfg.Dir)
+		if _, err := f.WriteAt(make([]byte, last-cut), cut); err != nil {
+			t.Fatal(err)
+		}
 		n, err := countRaw(t, cfg)
+		if _, err := f.WriteAt(im[name][ends[0]:last], ends[0]); err != nil {
+			t.Fatal(err)
+		}
 		border := (cut + sectorSize - 1) / sectorSize * sectorSize
 		inside := !allZero(im[name][cut:border])
 		switch {

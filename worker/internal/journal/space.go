@@ -140,10 +140,10 @@ func (j *Journal) prepare() {
 			j.lowSpace = err
 			return
 		}
-		j.lowSpace = nil
 		j.spares = append(j.spares, s)
 		j.changedLocked()
 	}
+	j.lowSpace = nil // what is wanted is there
 }
 
 // prepareOneLocked makes one spare; it releases mu while the disk works.

@@ -68,8 +68,9 @@ func New(d Dialer, roots *x509.CertPool) *Pool {
 }
 
 // Send writes one request to p and returns the answer once its head is there;
-// the caller closes the body. The context ends the whole exchange.
-func (pl *Pool) Send(ctx context.Context, p *control.Provider, info provider.Info, r *provider.Request) (*http.Response, error) {
+// the caller closes the body. The context ends the whole exchange. id names the
+// attempt to the provider, so that its outcome can be looked up there.
+func (pl *Pool) Send(ctx context.Context, p *control.Provider, info provider.Info, r *provider.Request, id string) (*http.Response, error) {
 	t, err := pl.transport(p)
 	if err != nil {
 		return nil, &NotSentError{err}
@@ -79,7 +80,7 @@ func (pl *Pool) Send(ctx context.Context, p *control.Provider, info provider.Inf
 	req := &http.Request{
 		Method: http.MethodPost, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        header(p, info, r),
+		Header:        header(p, info, r, id),
 		Body:          io.NopCloser(bytes.NewReader(r.Body)),
 		ContentLength: int64(len(r.Body)),
 		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil },
@@ -92,10 +93,11 @@ func (pl *Pool) Send(ctx context.Context, p *control.Provider, info provider.Inf
 }
 
 // header is the whole outgoing header: an allow-list by construction.
-func header(p *control.Provider, info provider.Info, r *provider.Request) http.Header {
+func header(p *control.Provider, info provider.Info, r *provider.Request, id string) http.Header {
 	h := make(http.Header, len(r.Header)+4)
 	h["Content-Type"] = []string{"application/json"}
 	h["User-Agent"] = []string{"bulkhead"}
+	h["X-Client-Request-Id"] = []string{id}
 	for k, v := range r.Header {
 		h.Set(k, v)
 	}
