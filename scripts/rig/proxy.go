@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -16,6 +18,7 @@ func runProxy(addr, to string) error {
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0), // clients hang up on purpose
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 4096, DisableCompression: true},
 	}
 	return http.ListenAndServe(addr, proxy)

@@ -152,7 +152,8 @@ func TestOutOfMemoryIsTold(t *testing.T) {
 // SIGKILL while a worker of it runs.
 func TestNothingOutlivesTheSupervisor(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSupervisorToKill$")
-	cmd.Env = append(os.Environ(), "BULKHEAD_TEST_VICTIM="+tenantDir(t, "acme"), envFixture+"="+fixture)
+	cmd.Env = append(os.Environ(), "BULKHEAD_TEST_VICTIM="+tenantDir(t, "acme"),
+		envFixture+"="+fixture, "TMPDIR="+shortDir(t)) // it cannot clean up
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

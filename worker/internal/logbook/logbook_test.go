@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -360,32 +361,64 @@ func TestRunFollows(t *testing.T) {
 	}
 }
 
-// TestManyReceipts crosses several memtables, so that level 0 must be flattened.
-func TestManyReceipts(t *testing.T) {
+func TestPrune(t *testing.T) {
 	j := testJournal(t)
-	cfg := testConfig(t, j)
-	const n = 60_000 // about 100 bytes each when sealed: more than a memtable
-	for range 40 {
-		fill(t, j, n/40)
-	}
-	l := mustOpen(t, cfg)
+	const n = 5000
+	fill(t, j, n)
+	l := mustOpen(t, testConfig(t, j))
 	if got := ask(t, l, Filter{}); len(got) != n {
 		t.Fatalf("%d receipts", len(got))
 	}
-	if levels := l.store.db.Levels(); len(l.store.db.Tables()) < 2 {
-		t.Fatalf("the test did not fill a memtable: %+v", levels)
-	}
-	if n := l.store.db.Levels()[0].NumTables; n > 2*maxLevel0 {
-		t.Fatalf("%d tables in level 0", n)
-	}
-	if err := l.store.prune(20_001); err != nil {
+	if err := l.store.prune(2_001); err != nil {
 		t.Fatal(err)
 	}
 	got := ask(t, l, Filter{})
-	if oldest := got[len(got)-1]; oldest > 20_001 || oldest < 20_001-2*maxBlock {
+	if oldest := got[len(got)-1]; oldest > 2_001 || oldest < 2_001-2*maxBlock {
 		t.Fatalf("after pruning: %d receipts from record %d on", len(got), oldest)
 	}
 	if got := ask(t, l, Filter{RequestID: requestID(101)}); len(got) != 0 {
-		t.Fatalf("pruned receipt found by its request")
+		t.Fatal("a pruned receipt was found by its request")
+	}
+}
+
+// TestFlattenWhileWriting fills many memtables in one go: without compactors
+// Badger would block for ever once level 0 is full.
+func TestFlattenWhileWriting(t *testing.T) {
+	j := testJournal(t)
+	l := mustOpen(t, testConfig(t, j))
+	noise := rand.NewChaCha8([32]byte{1})
+	w := l.store.begin()
+	const n = 12_000
+	for seq := uint64(1); seq <= n; seq++ {
+		raw := fmt.Appendf(nil, `{"request_id":"%s"`, requestID(seq))
+		raw = append(raw, make([]byte, 3000)...)
+		noise.Read(raw[len(raw)-3000:])
+		if err := w.put(seq, raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.commit(n); err != nil {
+		t.Fatal(err)
+	}
+	levels := l.store.db.Levels()
+	if levels[0].NumTables > 2*maxLevel0 || len(l.store.db.Tables()) < 3 {
+		t.Fatalf("levels: %+v", levels)
+	}
+}
+
+// TestFlattenAfterShortLives: every clean end adds a table to level 0.
+func TestFlattenAfterShortLives(t *testing.T) {
+	j := testJournal(t)
+	cfg := testConfig(t, j)
+	for range 3 * maxLevel0 {
+		l := mustOpen(t, cfg)
+		fill(t, j, 5)
+		ask(t, l, Filter{})
+		if n := l.store.db.Levels()[0].NumTables; n > maxLevel0 {
+			t.Fatalf("%d tables in level 0", n)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -32,6 +32,7 @@ const (
 // store is an open Badger database with the logbook's layout (layout.go).
 type store struct {
 	db    *badger.DB
+	log   *zap.Logger
 	aead  cipher.AEAD
 	state state         // owned by the one writer, see published
 	done  atomic.Uint64 // published state.applied
@@ -80,7 +81,7 @@ func openStore(cfg *Config) (s *store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open badger: %w", err)
 	}
-	s = &store{db: db, fresh: memtableBytes} // look at level 0 soon: every opening may have added a table
+	s = &store{db: db, log: cfg.Log, fresh: memtableBytes} // look at level 0 soon: every opening may have added a table
 	if err := s.load(cfg.DataKey, cfg.Tenant); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
+	"go.uber.org/zap"
 )
 
 // batch is one writer's uncommitted blocks. Every transaction carries the state
@@ -25,8 +26,8 @@ func (b *batch) abandon() { b.txn.Discard() }
 // put adds the receipt of journal record seq.
 func (b *batch) put(seq uint64, raw []byte) error {
 	id, err := requestOf(raw)
-	if err != nil {
-		return fmt.Errorf("record %d: %w", seq, err)
+	if err != nil { // the journal holds it, so the view must: found by everything but its request
+		b.s.log.Warn("receipt without a request", zap.Uint64("record", seq), zap.Error(err))
 	}
 	b.block.add(seq, id, raw)
 	if !b.block.full() {
