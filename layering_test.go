@@ -114,11 +114,11 @@ var mayImport = []struct {
 	{"cluster/state", "the state machine is pure: specs, commands and receipts only", []string{"", "cluster/command", "configs/manifest", "worker/receipt"}},
 	{"cluster/command", "commands are data", []string{"", "configs/manifest"}},
 	{"cluster", "the only door to Raft knows nothing of what runs on top", []string{"", "cluster/command", "cluster/state", "configs/manifest", "worker/receipt"}},
-	{"configs/manifest", "desired state is data", []string{""}},
+	{"configs/manifest", "desired state is data", []string{"", "configs/internal/strictyaml"}},
 	{"worker/control", "a contract: both sides import it, it imports neither", []string{"", "configs/manifest"}},
 	{"worker/receipt", "a contract that auditors read", []string{""}},
 	{"plugins/provider", "the adapter contract", []string{""}},
-	{"plugins/sdk", "what an author imports", []string{"", "plugins/provider"}},
+	{"plugins/sdk", "what an author imports", []string{"", "plugins/provider", "plugins/sdk/wire"}},
 	{"plugins/openai", "an adapter translates and nothing else", []string{"", "plugins/provider", "plugins/sdk"}},
 	{"plugins/echo", "an adapter translates and nothing else", []string{"", "plugins/provider", "plugins/sdk"}},
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"strconv"
 	"strings"
 )
 
@@ -13,8 +14,10 @@ import (
 // range ends at about 9.2 million units; sums over many lines use Total.
 type Money int64
 
-// picoDigits is the number of decimals that Money keeps.
-const picoDigits = 12
+const (
+	picoDigits = 12                // decimals that Money keeps
+	picoUnit   = 1_000_000_000_000 // Money of one unit of the currency
+)
 
 // ErrMoneyRange says that an amount does not fit its type.
 var ErrMoneyRange = errors.New("amount out of range")
@@ -34,7 +37,23 @@ func ParseMoney(s string) (Money, error) {
 
 // String prints the amount as a plain decimal with the fewest digits that say
 // it exactly, at least two after the point: "0.50", "0.000000546875".
-func (m Money) String() string { return TotalOf(m).String() }
+func (m Money) String() string { return string(m.Append(nil)) }
+
+// Append appends what String prints.
+func (m Money) Append(dst []byte) []byte {
+	n := uint64(m)
+	if m < 0 {
+		dst, n = append(dst, '-'), -n
+	}
+	dst = strconv.AppendUint(dst, n/picoUnit, 10)
+	frac := strconv.AppendUint(nil, n%picoUnit+picoUnit, 10) // a leading 1 keeps the zeros
+	end := len(frac)
+	for end > 3 && frac[end-1] == '0' {
+		end--
+	}
+	dst = append(dst, '.')
+	return append(dst, frac[1:end]...)
+}
 
 // MarshalText makes Money a decimal string in JSON and YAML.
 func (m Money) MarshalText() ([]byte, error) { return []byte(m.String()), nil }

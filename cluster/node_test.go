@@ -157,7 +157,7 @@ func TestFilesArePrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "raft")
 	n := openNode(t, Config{Dir: dir})
 	propose(t, n, acme())
-	n = reopen(t, n)
+	reopen(t, n)
 	files := 0
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {

@@ -29,7 +29,8 @@ type node struct {
 
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when the program was waited for
-	family []process     // every process that was seen below it
+	family *[]process    // every process that was seen below it
+	killed bool          // once at least, so that it could not clean up
 }
 
 // startDev starts `bulkhead dev` on free ports.
@@ -47,7 +48,7 @@ func startServer(t testing.TB, config string) *node {
 	t.Helper()
 	n := newNode(t)
 	key := filepath.Join(n.dir, "cluster.key")
-	write(t, key, strings.Repeat("5a", 32)+"\n")
+	write(t, key, "8f1c0b6d2e7a4953c1d8e6f0a2b4c7d95e3f1a7b9c0d2e4f6a8b1c3d5e7f9012\n")
 	file := filepath.Join(n.dir, "server.yaml")
 	write(t, file, fmt.Sprintf(`node_id: node-1
 data_dir: %s
@@ -67,10 +68,17 @@ func newNode(t testing.TB) *node {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "e2e-") // short: sockets have no room for a test's name
 	check(t, err)
-	n := &node{t: t, dir: dir}
+	n := &node{t: t, dir: dir, family: new([]process)}
 	check(t, os.Mkdir(n.temp(), 0o700))
 	t.Cleanup(n.close)
 	return n
+}
+
+// in is the node as a subtest sees it. Only the story itself starts and ends it.
+func (n *node) in(t testing.TB) *node {
+	c := *n
+	c.t = t
+	return &c
 }
 
 func (n *node) data() string { return filepath.Join(n.dir, "data") }
@@ -155,14 +163,17 @@ func parseEnv(b []byte) map[string]string {
 func (n *node) stop() { n.end(syscall.SIGTERM) }
 
 // kill ends the node without warning.
-func (n *node) kill() { n.end(syscall.SIGKILL) }
+func (n *node) kill() {
+	n.killed = true
+	n.end(syscall.SIGKILL)
+}
 
 func (n *node) end(s syscall.Signal) {
 	n.t.Helper()
 	if !n.running() {
 		return
 	}
-	n.family = append(n.family, descendants(n.cmd.Process.Pid)...)
+	*n.family = append(*n.family, descendants(n.cmd.Process.Pid)...)
 	n.cmd.Process.Signal(s)
 	select {
 	case <-n.ended:
@@ -200,7 +211,7 @@ func (n *node) close() {
 func (n *node) nothingLeft() {
 	n.t.Helper()
 	eventually(n.t, "every process of the node is gone", func() error {
-		for _, p := range n.family {
+		for _, p := range *n.family {
 			if p.alive() {
 				return fmt.Errorf("process %d is alive: %q", p.pid, cmdline(p.pid))
 			}
@@ -212,7 +223,7 @@ func (n *node) nothingLeft() {
 	if bytes.Contains(mounts, []byte(n.dir)) {
 		n.t.Errorf("a mount below %s is left", n.dir)
 	}
-	if left, _ := filepath.Glob(filepath.Join(n.temp(), "*")); len(left) > 0 && n.cmd != nil && n.cmd.ProcessState != nil && n.cmd.ProcessState.Exited() {
+	if left, _ := filepath.Glob(filepath.Join(n.temp(), "*")); len(left) > 0 && !n.killed {
 		n.t.Errorf("temporary files are left: %v", left)
 	}
 }

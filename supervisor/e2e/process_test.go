@@ -65,7 +65,7 @@ func (n *node) find(name string) []int {
 	for _, p := range descendants(n.cmd.Process.Pid) {
 		if cmdline(p.pid) == name {
 			out = append(out, p.pid)
-			n.family = append(n.family, p)
+			*n.family = append(*n.family, p)
 		}
 	}
 	return out

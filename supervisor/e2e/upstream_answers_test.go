@@ -103,9 +103,15 @@ func responseEvents(o orders) []string {
 	}
 }
 
-// chat is the body of a chat request to the route `model`.
-func chat(prompt string, more ...string) string {
-	return `{"model":"model","messages":[{"role":"user","content":` + quote(prompt) + `}]` + strings.Join(append([]string{""}, more...), ",") + `}`
+// chat is the body of a chat request to the route `model`; more are further
+// members.
+func chat(prompt string, more ...string) string { return chatTo("model", prompt, more...) }
+
+// echo is chat to the echo adapter.
+func echo(prompt string, more ...string) string { return chatTo("echo", prompt, more...) }
+
+func chatTo(model, prompt string, more ...string) string {
+	return `{"model":"` + model + `","messages":[{"role":"user","content":` + quote(prompt) + `}]` + strings.Join(append([]string{""}, more...), ",") + `}`
 }
 
 func quote(s string) string { return fmt.Sprintf("%q", s) }

@@ -105,7 +105,7 @@ func (w *writer) flag(n string, v bool) {
 func (w *writer) money(n string, v bulkhead.Money) {
 	w.name(n)
 	w.b = append(w.b, '"')
-	w.b = appendMoney(w.b, v)
+	w.b = v.Append(w.b)
 	w.b = append(w.b, '"')
 }
 
@@ -118,31 +118,6 @@ func (w *writer) usage(n string, u bulkhead.Usage) {
 	in.int("output", u.Output)
 	in.int("reasoning", u.Reasoning)
 	w.b = append(in.b, '}')
-}
-
-// pico is one unit of the currency.
-const pico = 1_000_000_000_000
-
-// appendMoney prints like Money.String without big integers: it runs in every
-// request.
-func appendMoney(b []byte, m bulkhead.Money) []byte {
-	v := uint64(m)
-	if m < 0 {
-		b = append(b, '-')
-		v = -v // also right for the smallest amount
-	}
-	b = append(strconv.AppendUint(b, v/pico, 10), '.')
-	var frac [12]byte
-	rest := v % pico
-	for i := len(frac) - 1; i >= 0; i-- {
-		frac[i] = byte('0' + rest%10)
-		rest /= 10
-	}
-	n := len(frac)
-	for n > 2 && frac[n-1] == '0' {
-		n--
-	}
-	return append(b, frac[:n]...)
 }
 
 const hexDigits = "0123456789abcdef"

@@ -1,4 +1,6 @@
-// Command bulkhead-provider-openai is the adapter openai as a plugin process.
+// Command bulkhead-provider-openai is the adapter openai as a plugin process. It
+// is started by a worker through the supervisor's spawner, in a sandbox without
+// network, and ends when its worker does.
 package main
 
 import (

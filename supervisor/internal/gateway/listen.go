@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -61,7 +62,7 @@ func (g *Gateway) accept() error {
 			return nil
 		}
 		if err != nil {
-			if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Temporary() {
+			if !passing(err) {
 				return fmt.Errorf("accept on %s: %w", g.cfg.Listener.Addr(), err)
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -136,4 +137,15 @@ func checkPlain(cfg *Config) error {
 		return nil
 	}
 	return fmt.Errorf("listen on %s: plain HTTP is for loopback only; configure a certificate or allow plain explicitly", addr)
+}
+
+// passing reports whether an error of accept goes away by itself: a connection
+// that was given up in the queue, or a table that is full for now.
+func passing(err error) bool {
+	for _, e := range []syscall.Errno{syscall.ECONNABORTED, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EPROTO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

@@ -102,7 +102,7 @@ func TestReopenKeepsEverything(t *testing.T) {
 		}
 		mustBegin(t, j)
 		for i := range 700 {
-			last = add(t, j, KindSettle, Durability(i%2))
+			add(t, j, KindSettle, Durability(i%2))
 		}
 		checkpoint := add(t, j, KindCheckpoint, Synced)
 		if got := j.LastCheckpoint(); got != checkpoint {

@@ -32,10 +32,6 @@ func (k Kind) valid() bool {
 // IsReceipt reports whether records of this kind hold a canonical receipt.
 func (k Kind) IsReceipt() bool { return k == KindSettle || k == KindRefuse || k == KindUnknown }
 
-// isNew reports whether records of this kind begin work, and so are refused
-// when space is low.
-func (k Kind) isNew() bool { return k == KindIntent || k == KindRefuse }
-
 // The longest data of a record in bytes.
 const (
 	MaxData      = 96 << 10 // KindCheckpoint and other kinds

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -15,12 +16,13 @@ const keepBuffer = 512 << 10
 type writer struct {
 	f          File
 	seal       *sealer
-	at         position // end of what was written
-	size       int64    // of the file
-	synced     uint64   // floor: durable up to here
-	dirty      bool     // written since the last sync
-	checkpoint uint64   // newest checkpoint record written
-	oldest     uint64   // first record that retention keeps, as written
+	at         position  // end of what was written
+	size       int64     // of the file
+	synced     uint64    // floor: durable up to here
+	dirty      bool      // written since the last sync
+	took       time.Time // when the last batch was taken
+	checkpoint uint64    // newest checkpoint record written
+	oldest     uint64    // first record that retention keeps, as written
 	buf        []byte
 	scratch    []byte
 }
@@ -44,6 +46,14 @@ func (j *Journal) write() {
 	}
 }
 
+// Under load a sync costs more than the records in it, and while many requests
+// are open more records are certainly about to come: the writer then lets them
+// gather. A journal with few open requests, or one that was idle, never waits.
+const (
+	gatherOpen = 24 // open intents from which on it pays
+	gatherTime = 2 * time.Millisecond
+)
+
 // take waits for a batch; nil means that the journal is closing and everything
 // was taken.
 func (j *Journal) take() *batch {
@@ -55,6 +65,12 @@ func (j *Journal) take() *batch {
 		}
 		j.wake.Wait()
 	}
+	if j.open >= gatherOpen && len(j.fill.ends) < j.open && time.Since(j.writer.took) < 2*gatherTime {
+		j.mu.Unlock()
+		time.Sleep(gatherTime)
+		j.mu.Lock()
+	}
+	j.writer.took = time.Now()
 	b := j.fill
 	var buf []byte
 	if n := len(j.free); n > 0 {

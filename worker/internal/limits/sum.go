@@ -1,7 +1,6 @@
 package limits
 
 import (
-	"math"
 	"math/bits"
 )
 
@@ -46,14 +45,6 @@ func (s sum) room(limit int64) int64 {
 		return -1
 	}
 	return limit - int64(s.lo)
-}
-
-// int64 is the sum, or the largest int64.
-func (s sum) int64() int64 {
-	if s.hi > 0 || s.lo > math.MaxInt64 {
-		return math.MaxInt64
-	}
-	return int64(s.lo)
 }
 
 // count is use in one window: what is settled, and what open reservations hold.
