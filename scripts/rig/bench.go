@@ -7,95 +7,134 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
-	"syscall"
+	"strings"
 	"time"
 )
 
 // bench is the project's benchmark: every figure stands beside one of the bare
 // Go reverse proxy, measured in the same run with the same mock.
 type bench struct {
-	bin, dir string
-	seconds  int
-	self     string
-	mockPID  string
-	proxyPID string
-	mockURL  string
-	proxyURL string
-	children []*exec.Cmd
+	bin, dir, self    string
+	short             bool
+	at                layout
+	mockPID, proxyPID string
+	mockURL, proxyURL string
+	children          []*exec.Cmd
 }
 
-func runBench(bin string, short bool) error {
-	dir, err := os.MkdirTemp("", "bulkhead-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
+// newBench has a folder of its own that close removes. Nothing is started.
+func newBench(bin, name string) (*bench, error) {
 	self, err := os.Executable()
 	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "bulkhead-"+name+"-")
+	if err != nil {
+		return nil, err
+	}
+	return &bench{bin: bin, dir: dir, self: self}, nil
+}
+
+// close ends mock and proxy and removes the folder.
+func (b *bench) close() {
+	b.stopPeers()
+	os.RemoveAll(b.dir)
+}
+
+func runBench(bin string, noisyOnly, short, check bool) error {
+	b, err := newBench(bin, "bench")
+	if err != nil {
 		return err
 	}
-	b := &bench{bin: bin, dir: dir, seconds: 6, self: self}
-	if short {
-		b.seconds = 3
+	b.short, b.at = short, newLayout()
+	if err := joinGroup(); err != nil {
+		b.at.missing = append(b.at.missing, err.Error())
 	}
-	defer b.stop()
+	defer leaveGroup()
+	defer b.close()
+	b.preamble()
 	if err := b.startPeers(); err != nil {
 		return err
 	}
-	n, err := newNode(bin, filepath.Join(dir, "data"))
+	n, err := newNode(bin, filepath.Join(b.dir, "data"))
 	if err != nil {
 		return err
 	}
+	n.self, n.at = b.self, b.at.gateway
 	if err := n.start(); err != nil {
 		return err
 	}
-	defer n.stop()
+	defer func() { n.stop() }()
+	if noisyOnly {
+		return b.neighbours(n, check)
+	}
 	if err := b.cost(n); err != nil {
 		return err
 	}
-	return b.neighbours(n)
+	if err := b.neighbours(n, check); err != nil {
+		return err
+	}
+	if err := b.starts(); err != nil {
+		return err
+	}
+	return b.lookup()
+}
+
+// preamble says how much the figures can be trusted.
+func (b *bench) preamble() {
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("%s, %d cores, load average before: %s\n", kernel(), runtime.NumCPU(), strings.Join(strings.Fields(string(load))[:3], " "))
+	fmt.Println("gateway and reference on one core in turn, mock and clients on another; medians; one run, so compare by ratio")
+	for _, m := range b.at.missing {
+		fmt.Println("not possible here:", m)
+	}
+}
+
+func kernel() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return "Linux " + strings.TrimSpace(string(b))
 }
 
 // startPeers starts mock and proxy.
 func (b *bench) startPeers() error {
-	for _, p := range []struct {
-		verb     string
-		url, pid *string
-	}{{"mock", &b.mockURL, &b.mockPID}, {"proxy", &b.proxyURL, &b.proxyPID}} {
-		port, err := freePort()
-		if err != nil {
-			return err
-		}
-		args := []string{p.verb, "-addr", "127.0.0.1:" + port}
-		if p.verb == "proxy" {
-			args = append(args, "-to", b.mockURL)
-		}
-		cmd := exec.Command(b.self, args...)
-		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			return err
-		}
-		b.children = append(b.children, cmd)
-		*p.url, *p.pid = "http://127.0.0.1:"+port, strconv.Itoa(cmd.Process.Pid)
+	var err error
+	if b.mockURL, b.mockPID, err = b.startPeer(b.at.mock, "mock"); err != nil {
+		return err
 	}
-	time.Sleep(300 * time.Millisecond)
-	return nil
+	b.proxyURL, b.proxyPID, err = b.startPeer(b.at.gateway, "proxy", "-to", b.mockURL)
+	return err
 }
 
-func (b *bench) stop() {
+// startPeer starts a part of the rig that listens, and waits until it does.
+func (b *bench) startPeer(at spot, args ...string) (url, pid string, err error) {
+	port, err := freePort()
+	if err != nil {
+		return "", "", err
+	}
+	cmd := at.command(b.self, b.self, append(args, "-addr", "127.0.0.1:"+port)...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return "", "", err
+	}
+	b.children = append(b.children, cmd)
+	return "http://127.0.0.1:" + port, strconv.Itoa(cmd.Process.Pid), dialable("127.0.0.1:" + port)
+}
+
+func (b *bench) stopPeers() {
 	for _, c := range b.children {
 		c.Process.Kill()
 		c.Wait()
 	}
+	b.children = nil
 }
 
 // load runs the generator as a process of its own.
-func (b *bench) load(args ...string) (result, error) {
+func (b *bench) load(at spot, args ...string) (result, error) {
 	var r result
-	cmd := exec.Command(b.self, append([]string{"load"}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := at.command(b.self, b.self, append([]string{"load"}, args...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
 	if err := cmd.Run(); err != nil {
@@ -104,131 +143,46 @@ func (b *bench) load(args ...string) (result, error) {
 	return r, json.Unmarshal(out.Bytes(), &r)
 }
 
-// everything is the limits of a tenant that runs with all accounting on.
-const everything = `{requests_per_minute: 100000000, tokens_per_minute: 100000000000, concurrency: 100000, daily: {requests: 1000000000, tokens: 1000000000000, cost: "1000000.00"}, monthly: {cost: "9000000.00"}}`
-
-const prices = `kind: PriceBook
-metadata: {name: default}
-spec:
-  currency: USD
-  prices:
-    - {provider: mock, model: mock, per: 1000000, input: "0.25", output: "2.00"}
-`
-
-// cost prints CPU per request beside the bare proxy's.
-func (b *bench) cost(n *node) error {
-	key, err := n.tenant("bench", b.mockURL+"/v1", everything)
-	if err != nil {
-		return err
-	}
-	if _, err := n.cli(prices, "apply", "-f", "-"); err != nil {
-		return err
-	}
-	pid := strconv.Itoa(n.cmd.Process.Pid)
-	fmt.Println("CPU per request, all processes of the gateway together, everything on (keys, limits, synced log, signed usage)")
-	fmt.Printf("%-28s %12s %12s %8s %10s %10s\n", "load", "proxy us", "bulkhead us", "ratio", "proxy/s", "bulkhead/s")
-	for _, c := range []struct {
-		name string
-		args []string
-	}{
-		{"closed, 64 connections", []string{"-c", "64", "-max-tokens", "256"}},
-		{"100-chunk streams, 16", []string{"-c", "16", "-stream", "-mock", "c=100", "-max-tokens", "256"}},
-	} {
-		common := append([]string{"-d", fmt.Sprintf("%ds", b.seconds)}, c.args...)
-		// A warm-up of each, then proxy and gateway in turn, so that both see the same machine.
-		if _, err := b.load(append([]string{"-url", n.url(), "-key", key}, append(common, "-d", "2s")...)...); err != nil {
-			return err
-		}
-		var proxy, bulkhead []result
-		for range 3 {
-			p, err := b.load(append([]string{"-url", b.proxyURL + "/v1/chat/completions", "-pid", b.proxyPID}, common...)...)
-			if err != nil {
-				return err
-			}
-			g, err := b.load(append([]string{"-url", n.url(), "-key", key, "-pid", pid}, common...)...)
-			if err != nil {
-				return err
-			}
-			if len(g.Errors) > 0 {
-				return fmt.Errorf("%s: errors through the gateway: %v", c.name, g.Errors)
-			}
-			proxy, bulkhead = append(proxy, p), append(bulkhead, g)
-		}
-		p, g := medianCPU(proxy), medianCPU(bulkhead)
-		fmt.Printf("%-28s %12.0f %12.0f %8.2f %10.0f %10.0f\n", c.name, p.CPU, g.CPU, g.CPU/p.CPU, p.PerSecond, g.PerSecond)
-	}
-	return nil
+// background is a generator that runs until stopped.
+func (b *bench) background(at spot, args ...string) (*exec.Cmd, error) {
+	cmd := at.command(b.self, b.self, append([]string{"load"}, args...)...)
+	return cmd, cmd.Start()
 }
 
-// medianCPU of three results.
-func medianCPU(r []result) result {
-	a, b, c := r[0], r[1], r[2]
-	switch {
-	case (a.CPU-b.CPU)*(a.CPU-c.CPU) <= 0:
-		return a
-	case (b.CPU-a.CPU)*(b.CPU-c.CPU) <= 0:
-		return b
+// median of a figure over some results.
+func median(rs []result, figure func(result) float64) float64 {
+	var all []float64
+	for _, r := range rs {
+		all = append(all, figure(r))
 	}
-	return c
+	slices.Sort(all)
+	if len(all) == 0 {
+		return 0
+	}
+	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 }
 
-// neighbours prints a victim's p99 while another tenant misbehaves, beside the
-// same through the bare proxy.
-func (b *bench) neighbours(n *node) error {
-	noisy, err := n.tenant("noisy", b.mockURL+"/v1", "{}")
-	if err != nil {
-		return err
+// seconds picks a duration by length of the run, as an argument.
+func (b *bench) seconds(long, short time.Duration) string {
+	if b.short {
+		return short.String()
 	}
-	victim, err := n.tenant("victim", b.mockURL+"/v1", "{}")
+	return long.String()
+}
+
+// lookup prints the package benchmark of the key table; it needs the Go
+// toolchain and the module's folder.
+func (b *bench) lookup() error {
+	fmt.Println("\nlook-up of a key among a million, as the door does it for every request")
+	out, err := exec.Command("go", "test", "-run", "^$", "-bench", "Lookup1M/table|Lookup1M/map", "-benchmem", "./supervisor/internal/routes").CombinedOutput()
 	if err != nil {
-		return err
+		fmt.Printf("not possible here: go test: %v: %s\n", err, out)
+		return nil
 	}
-	seconds := fmt.Sprintf("%ds", 2*b.seconds)
-	attack := fmt.Sprintf("%ds", 2*b.seconds+3)
-	fmt.Println("\nvictim at 20 requests/s beside a neighbour on 256 connections (p99 in ms, and its ratio to alone)")
-	fmt.Printf("%-22s %10s %8s %8s %12s %8s %8s\n", "neighbour", "proxy p99", "ratio", "errors", "bulkhead p99", "ratio", "errors")
-	var alone [2]float64
-	for _, v := range []struct {
-		name string
-		args []string
-	}{
-		{"alone", nil},
-		{"flood", []string{}},
-		{"1 MiB bodies", []string{"-prompt", "1048576"}},
-		{"slow readers", []string{"-stream", "-slow", "200ms", "-mock", "c=2000 s=1024"}},
-		{"hanging upstream", []string{"-mock", "h=1"}},
-	} {
-		var p99 [2]float64
-		var errs [2]int
-		for i, url := range []string{b.proxyURL + "/v1/chat/completions", n.url()} {
-			var attacker *exec.Cmd
-			if v.args != nil {
-				args := append([]string{"load", "-url", url, "-key", noisy, "-c", "256", "-d", attack, "-timeout", attack}, v.args...)
-				attacker = exec.Command(b.self, args...)
-				attacker.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-				if err := attacker.Start(); err != nil {
-					return err
-				}
-				time.Sleep(1500 * time.Millisecond)
-			}
-			r, err := b.load("-url", url, "-key", victim, "-rate", "20", "-d", seconds, "-timeout", "20s")
-			if attacker != nil {
-				attacker.Process.Kill()
-				attacker.Wait()
-				time.Sleep(time.Second)
-			}
-			if err != nil {
-				return err
-			}
-			p99[i] = r.P99
-			for _, c := range r.Errors {
-				errs[i] += c
-			}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "Benchmark") {
+			fmt.Print(line)
 		}
-		if v.args == nil {
-			alone = p99
-		}
-		fmt.Printf("%-22s %10.2f %8.2f %8d %12.2f %8.2f %8d\n", v.name, p99[0], p99[0]/alone[0], errs[0], p99[1], p99[1]/alone[1], errs[1])
 	}
 	return nil
 }

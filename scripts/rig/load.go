@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -23,10 +19,11 @@ type load struct {
 	Conns, N, Prompt, MaxTokens            int
 	Rate, Cancel                           float64
 	Duration, Slow, Timeout, Drain         time.Duration
-	Stream, Burst                          bool
+	Stream, Mix, Burst                     bool
 
 	addr, path string
-	raw        []byte // the request, ready to be sent
+	plain      []byte // the request, ready to be sent
+	streamed   []byte // the same, asking for a stream
 
 	mu        sync.Mutex
 	latencies []time.Duration
@@ -50,7 +47,7 @@ type result struct {
 	P50       float64        `json:"p50_ms"`
 	P99       float64        `json:"p99_ms"`
 	Max       float64        `json:"max_ms"`
-	First50   float64        `json:"first_p50_ms,omitempty"`
+	First50   float64        `json:"first_p50_ms"` // to the head of the answer
 	CPU       float64        `json:"cpu_us_per_request,omitempty"`
 	RSS       int64          `json:"rss_kib,omitempty"`
 }
@@ -103,12 +100,20 @@ func (l *load) prepare() error {
 			return err
 		}
 	}
+	l.plain, err = l.request(false)
+	if err == nil {
+		l.streamed, err = l.request(true)
+	}
+	return err
+}
+
+func (l *load) request(stream bool) ([]byte, error) {
 	prompt := "[[mock " + l.Mock + "]]"
 	if n := l.Prompt - len(prompt); n > 0 {
 		prompt += strings.Repeat("z", n)
 	}
 	body := map[string]any{"model": l.Model, "messages": []map[string]string{{"role": "user", "content": prompt}}}
-	if l.Stream {
+	if stream {
 		body["stream"] = true
 	}
 	if l.MaxTokens > 0 {
@@ -116,119 +121,10 @@ func (l *load) prepare() error {
 	}
 	b, err := json.Marshal(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.raw = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		l.path, l.addr, l.Key, len(b), b)
-	return nil
-}
-
-// client is one connection, dialled when needed.
-type client struct {
-	c net.Conn
-	r *bufio.Reader
-}
-
-func (c *client) close() {
-	if c.c != nil {
-		c.c.Close()
-		c.c = nil
-	}
-}
-
-// one sends a request over c and takes the answer in.
-func (l *load) one(c *client, from time.Time) {
-	n := l.sequence.Add(1)
-	cancel := l.Cancel > 0 && float64(n%100) < l.Cancel*100
-	first, id, err := l.exchange(c, from, cancel)
-	took := time.Since(from)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case cancel && err == nil:
-		l.cancelled++
-	case err == nil:
-		l.ok++
-		l.latencies = append(l.latencies, took)
-		l.firsts = append(l.firsts, first)
-	default:
-		l.errors[err.Error()]++
-	}
-	if l.out != nil {
-		fmt.Fprintf(l.out, "{\"request_id\":%q,\"complete\":%t,\"cancelled\":%t,\"error\":%q}\n", id, err == nil && !cancel, cancel, errText(err))
-	}
-}
-
-func errText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
-func (l *load) exchange(c *client, from time.Time, cancel bool) (first time.Duration, id string, err error) {
-	if c.c == nil {
-		if c.c, err = net.DialTimeout("tcp", l.addr, 5*time.Second); err != nil {
-			return 0, "", fmt.Errorf("dial")
-		}
-		c.r = bufio.NewReaderSize(c.c, 16<<10)
-	}
-	defer func() {
-		if err != nil || cancel {
-			c.close()
-		}
-	}()
-	c.c.SetDeadline(time.Now().Add(l.Timeout))
-	if _, err = c.c.Write(l.raw); err != nil {
-		return 0, "", fmt.Errorf("write")
-	}
-	resp, err := http.ReadResponse(c.r, nil)
-	if err != nil {
-		return 0, "", fmt.Errorf("read head")
-	}
-	first = time.Since(from)
-	id = resp.Header.Get("X-Request-Id")
-	if cancel {
-		resp.Body.Read(make([]byte, 16))
-		return first, id, nil
-	}
-	done, err := l.take(resp)
-	switch {
-	case err != nil:
-		return first, id, fmt.Errorf("read body")
-	case resp.StatusCode != http.StatusOK:
-		c.close()
-		return first, id, fmt.Errorf("http_%d", resp.StatusCode)
-	case l.Stream && !done:
-		return first, id, fmt.Errorf("stream without [DONE]")
-	}
-	return first, id, nil
-}
-
-// take reads an answer; done says that a stream ended with [DONE].
-func (l *load) take(resp *http.Response) (done bool, err error) {
-	buf := make([]byte, 32<<10)
-	if l.Slow > 0 {
-		buf = buf[:512]
-	}
-	var tail []byte
-	for {
-		if l.Slow > 0 {
-			time.Sleep(l.Slow)
-		}
-		n, err := resp.Body.Read(buf)
-		l.bytes.Add(int64(n))
-		tail = append(tail, buf[:n]...)
-		if len(tail) > 64 {
-			tail = append(tail[:0], tail[len(tail)-64:]...)
-		}
-		if err == io.EOF {
-			return bytes.Contains(tail, []byte("[DONE]")), nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		l.path, l.addr, l.Key, len(b), b), nil
 }
 
 func (l *load) closed(start time.Time) {
@@ -293,9 +189,7 @@ func (l *load) result(elapsed time.Duration) result {
 	r := result{Name: l.Name, OK: l.ok, Cancelled: l.cancelled, Errors: l.errors, Seconds: elapsed.Seconds()}
 	r.PerSecond = float64(r.OK) / r.Seconds
 	r.P50, r.P99, r.Max = quantile(l.latencies, 0.5), quantile(l.latencies, 0.99), quantile(l.latencies, 1)
-	if l.Stream {
-		r.First50 = quantile(l.firsts, 0.5)
-	}
+	r.First50 = quantile(l.firsts, 0.5)
 	return r
 }
 

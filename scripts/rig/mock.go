@@ -12,26 +12,30 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // directive steers the mock from inside a prompt: [[mock l=50 c=100 d=10 a=1024
 // s=32 h=1 e=503 k=A]].
 type directive struct {
-	latency  time.Duration // l: ms before the answer
-	chunks   int           // c: events of a stream
-	delay    time.Duration // d: ms between events
-	answer   int           // a: bytes of a plain answer
-	size     int           // s: bytes per event
-	hang     bool          // h: never answer
-	status   int           // e: answer this error
-	label    string        // k: counter label
-	noUsage  bool          // u=0: leave the usage out
-	in, out_ int           // i, o: tokens reported
+	latency time.Duration // l: ms before the answer
+	chunks  int           // c: events of a stream
+	delay   time.Duration // d: ms between events
+	answer  int           // a: bytes of a plain answer
+	size    int           // s: bytes per event
+	hang    bool          // h: never answer
+	status  int           // e: answer this error
+	label   string        // k: counter label
+	noUsage bool          // u=0: leave the usage out
+	in, out int           // i, o: tokens reported
 }
 
 func parseDirective(body []byte) directive {
-	d := directive{chunks: 10, answer: 1024, size: 32, label: "-", in: 256, out_: 256}
+	d := directive{chunks: 10, answer: 1024, size: 32, label: "-", in: 256, out: 256}
 	i := bytes.Index(body, []byte("[[mock "))
 	if i < 0 {
 		return d
@@ -66,7 +70,7 @@ func parseDirective(body []byte) directive {
 		case "i":
 			d.in = n
 		case "o":
-			d.out_ = n
+			d.out = n
 		}
 	}
 	return d
@@ -135,7 +139,7 @@ type request struct {
 	body                 []byte
 }
 
-func readRequest(r *bufio.Reader, buf []byte) (request, []byte, error) {
+func readRequest(c net.Conn, r *bufio.Reader, buf []byte) (request, []byte, error) {
 	var q request
 	line, err := r.ReadSlice('\n')
 	if err != nil {
@@ -171,12 +175,62 @@ func readRequest(r *bufio.Reader, buf []byte) (request, []byte, error) {
 	if chunked {
 		return q, buf, errors.New("chunked body")
 	}
-	if cap(buf) < n {
-		buf = make([]byte, n)
+	kept := min(n, keptHead+keptTail)
+	if cap(buf) < kept {
+		buf = make([]byte, keptHead+keptTail)
 	}
-	q.body = buf[:n]
-	_, err = io.ReadFull(r, q.body)
+	q.body = buf[:kept]
+	if n == kept {
+		_, err = io.ReadFull(r, q.body)
+		return q, buf, err
+	}
+	if _, err = io.ReadFull(r, q.body[:keptHead]); err != nil {
+		return q, buf, err
+	}
+	if err = drop(c, r, n-kept); err != nil {
+		return q, buf, err
+	}
+	_, err = io.ReadFull(r, q.body[keptHead:])
 	return q, buf, err
+}
+
+// Of a large body the middle is dropped: the directive is at its start, what
+// asks for a stream at its end.
+const keptHead, keptTail = 16 << 10, 2 << 10
+
+// drop skips n bytes of a body, those that are still in the socket without
+// copying them: the mock must not be what is measured.
+func drop(c net.Conn, r *bufio.Reader, n int) error {
+	skipped, err := r.Discard(min(r.Buffered(), n))
+	if err != nil {
+		return err
+	}
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var none [1]byte // MSG_TRUNC leaves the buffer alone, whatever length it is given
+	for n -= skipped; n > 0; {
+		var got uintptr
+		var errno syscall.Errno
+		if err := raw.Read(func(fd uintptr) bool {
+			got, _, errno = syscall.Syscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&none[0])), uintptr(n), unix.MSG_TRUNC, 0, 0)
+			return errno != syscall.EAGAIN
+		}); err != nil {
+			return err
+		}
+		if errno == syscall.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return errno
+		}
+		if got == 0 {
+			return io.ErrUnexpectedEOF
+		}
+		n -= int(got)
+	}
+	return nil
 }
 
 func (m *mock) serve(c net.Conn) {
@@ -184,7 +238,7 @@ func (m *mock) serve(c net.Conn) {
 	r := bufio.NewReaderSize(c, 16<<10)
 	var buf, out []byte
 	for {
-		q, b, err := readRequest(r, buf)
+		q, b, err := readRequest(c, r, buf)
 		buf = b
 		if err != nil {
 			return
@@ -197,14 +251,13 @@ func (m *mock) serve(c net.Conn) {
 			continue
 		}
 		d := parseDirective(q.body)
-		e := entry{Client: q.client, Label: d.label, Status: 200, Input: d.in, Output: d.out_}
+		e := entry{Client: q.client, Label: d.label, Status: 200, Input: d.in, Output: d.out}
 		if d.latency > 0 {
 			time.Sleep(d.latency)
 		}
 		if d.hang {
 			m.record(entry{Client: q.client, Label: d.label})
-			c.SetReadDeadline(time.Now().Add(time.Minute))
-			r.ReadByte()
+			r.ReadByte() // until the peer goes away
 			return
 		}
 		switch {
@@ -234,59 +287,4 @@ func (m *mock) stats(out []byte, path string) []byte {
 	}
 	b, _ := json.Marshal(m.labels)
 	return plainAnswer(out, 200, b)
-}
-
-func plainAnswer(out []byte, status int, body []byte) []byte {
-	out = fmt.Appendf(out, "HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", status, len(body))
-	return append(out, body...)
-}
-
-func (d directive) usage() string {
-	return fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`, d.in, d.out_, d.in+d.out_)
-}
-
-func completion(out []byte, d directive) []byte {
-	body := append(make([]byte, 0, d.answer+400), `{"id":"chatcmpl-mock","object":"chat.completion","created":1,"model":"mock","choices":[{"index":0,"message":{"role":"assistant","content":"`...)
-	body = append(body, bytes.Repeat([]byte("x"), d.answer)...)
-	body = append(body, `"},"finish_reason":"stop"}]`...)
-	if !d.noUsage {
-		body = append(append(body, ','), d.usage()...)
-	}
-	return plainAnswer(out, 200, append(body, '}'))
-}
-
-const eventHead = `data: {"id":"chatcmpl-mock","object":"chat.completion.chunk","created":1,"model":"mock","choices":[`
-
-// streamAnswer writes a chunked event stream, one write an event unless there
-// is no delay between them.
-func streamAnswer(c net.Conn, out []byte, d directive) ([]byte, error) {
-	out = append(out[:0], "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"...)
-	text := strings.Repeat("y", d.size)
-	for i := range d.chunks {
-		role := ""
-		if i == 0 {
-			role = `"role":"assistant",`
-		}
-		out = chunk(out, eventHead+`{"index":0,"delta":{`+role+`"content":"`+text+`"},"finish_reason":null}]}`)
-		if d.delay > 0 || len(out) > 8<<10 {
-			if _, err := c.Write(out); err != nil {
-				return out, err
-			}
-			out = out[:0]
-			time.Sleep(d.delay)
-		}
-	}
-	out = chunk(out, eventHead+`{"index":0,"delta":{},"finish_reason":"stop"}]}`)
-	if !d.noUsage {
-		out = chunk(out, eventHead+`],`+d.usage()+`}`)
-	}
-	out = chunk(out, "data: [DONE]")
-	_, err := c.Write(append(out, "0\r\n\r\n"...))
-	return out, err
-}
-
-func chunk(out []byte, event string) []byte {
-	out = strconv.AppendInt(out, int64(len(event)+2), 16)
-	out = append(append(append(out, "\r\n"...), event...), "\n\n\r\n"...)
-	return out
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,11 +13,17 @@ import (
 	"time"
 )
 
-// node is a `bulkhead dev` under test, with its programs below bin.
+// chatPath is the endpoint that everything here asks.
+const chatPath = "/v1/chat/completions"
+
+// node is a `bulkhead dev` under test, with its programs below bin; with a
+// config it is a `bulkhead server`.
 type node struct {
 	bin, data string
+	self      string            // the rig, when at is to be obeyed
+	at        spot              // where it runs, with all its children
+	config    string            // more sections of the server's configuration file
 	env       map[string]string // of dev.env
-	args      []string
 	cmd       *exec.Cmd
 	log       *os.File
 	port      [2]string
@@ -27,8 +32,9 @@ type node struct {
 // startTimeout bounds the wait for a node; it is about hanging, not speed.
 const startTimeout = 60 * time.Second
 
-func newNode(bin, data string, args ...string) (*node, error) {
-	n := &node{bin: bin, data: data, args: args}
+// newNode writes its log beside its data.
+func newNode(bin, data string) (*node, error) {
+	n := &node{bin: bin, data: data}
 	for i := range n.port {
 		p, err := freePort()
 		if err != nil {
@@ -36,12 +42,24 @@ func newNode(bin, data string, args ...string) (*node, error) {
 		}
 		n.port[i] = p
 	}
-	log, err := os.OpenFile(filepath.Join(filepath.Dir(data), filepath.Base(data)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
+	log, err := os.OpenFile(data+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	n.log = log
-	return n, nil
+	return n, err
+}
+
+// dialable waits until something listens.
+func dialable(addr string) error {
+	deadline := time.Now().Add(startTimeout)
+	for {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("nothing listens after %s: %w", startTimeout, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func freePort() (string, error) {
@@ -56,10 +74,16 @@ func freePort() (string, error) {
 
 // start starts the node and waits until it is ready.
 func (n *node) start() error {
-	args := append([]string{"dev", "--data", n.data, "--listen", "127.0.0.1:" + n.port[0], "--admin-listen", "127.0.0.1:" + n.port[1]}, n.args...)
-	n.cmd = exec.Command(filepath.Join(n.bin, "bulkhead"), args...)
+	args := []string{"dev", "--data", n.data, "--listen", "127.0.0.1:" + n.port[0], "--admin-listen", "127.0.0.1:" + n.port[1]}
+	if n.config != "" {
+		file, err := n.writeConfig()
+		if err != nil {
+			return err
+		}
+		args = []string{"server", "--config", file}
+	}
+	n.cmd = n.at.command(n.self, filepath.Join(n.bin, "bulkhead"), args...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.cmd.Start(); err != nil {
 		return err
 	}
@@ -76,16 +100,37 @@ func (n *node) start() error {
 	return fmt.Errorf("node not ready after %s; see %s", startTimeout, n.log.Name())
 }
 
+// writeConfig writes what a server needs to be told.
+func (n *node) writeConfig() (string, error) {
+	key, file := n.data+".key", n.data+".yaml"
+	if err := os.WriteFile(key, []byte(strings.Repeat("5a", 32)+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return file, os.WriteFile(file, fmt.Appendf(nil, `node_id: rig
+data_dir: %s
+listen: 127.0.0.1:%s
+admin: {listen: "127.0.0.1:%s"}
+cluster: {listen: "127.0.0.1:0", key_file: %s}
+isolation: {mode: best-effort}
+log: {level: warn}
+%s
+`, n.data, n.port[0], n.port[1], key, n.config), 0o600)
+}
+
 func (n *node) readEnv() error {
+	n.env = map[string]string{"BULKHEAD_URL": "http://127.0.0.1:" + n.port[0], "BULKHEAD_ADDR": "http://127.0.0.1:" + n.port[1]}
+	if n.config != "" {
+		token, err := os.ReadFile(filepath.Join(n.data, "admin.token"))
+		n.env["BULKHEAD_TOKEN"] = strings.TrimSpace(string(token))
+		return err
+	}
 	b, err := os.ReadFile(filepath.Join(n.data, "dev.env"))
 	if err != nil {
 		return err
 	}
-	n.env = map[string]string{}
 	for line := range strings.Lines(string(b)) {
-		k, v, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
-		if ok {
-			n.env[k] = strings.Trim(v, `'"`)
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			n.env[k] = v
 		}
 	}
 	return nil
@@ -118,48 +163,5 @@ func (n *node) cli(stdin string, args ...string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// tenant makes a tenant with one key and returns the key.
-func (n *node) tenant(name, mock string, limits string) (key string, err error) {
-	doc := fmt.Sprintf(`kind: Tenant
-metadata: {name: %[1]s}
-spec:
-  owner: owner@bank.example
-  idle_timeout: "0"
-  limits: %[3]s
----
-kind: Project
-metadata: {name: p, tenant: %[1]s}
-spec: {environments: {prod: {}}}
----
-kind: ServiceAccount
-metadata: {name: s, tenant: %[1]s, project: p}
-spec: {owner: dev@bank.example}
----
-kind: Provider
-metadata: {name: mock, tenant: %[1]s}
-spec: {adapter: openai, base_url: "%[2]s", allow_private: true}
----
-kind: Route
-metadata: {name: mock, tenant: %[1]s}
-spec: {targets: [{provider: mock, model: mock}]}
-`, name, mock, limits)
-	if _, err := n.cli(doc, "apply", "-f", "-"); err != nil {
-		return "", err
-	}
-	return n.key(name)
-}
-
-func (n *node) key(tenant string) (string, error) {
-	out, err := n.cli("", "key", "create", "--tenant", tenant, "--project", "p", "--env", "prod", "--service-account", "s", "-o", "json")
-	if err != nil {
-		return "", err
-	}
-	var k struct{ ID, Key string }
-	if err := json.Unmarshal(out, &k); err != nil {
-		return "", fmt.Errorf("read created key: %w", err)
-	}
-	return k.Key, nil
-}
-
 // url of the chat endpoint.
-func (n *node) url() string { return n.env["BULKHEAD_URL"] + "/v1/chat/completions" }
+func (n *node) url() string { return n.env["BULKHEAD_URL"] + chatPath }

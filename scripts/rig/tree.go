@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -75,4 +77,70 @@ func processes() (map[int][]int, map[int]tree, error) {
 		stats[pid] = tree{time.Duration(ticks) * clockTick, pages * int64(os.Getpagesize()) / 1024}
 	}
 	return children, stats, nil
+}
+
+// family is a process and all its descendants.
+func family(pid int) []int {
+	children, _, err := processes()
+	if err != nil {
+		return nil
+	}
+	out := []int{pid}
+	for i := 0; i < len(out); i++ {
+		out = append(out, children[out[i]]...)
+	}
+	return out
+}
+
+// find lists the node's processes whose command line starts with prefix.
+func (n *node) find(prefix string) (out []int) {
+	for _, pid := range family(n.cmd.Process.Pid) {
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if bytes.HasPrefix(cmdline, []byte(prefix)) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// keepKilling kills what find finds, every so often, until end is closed.
+func (n *node) keepKilling(prefix string, every time.Duration, end <-chan struct{}) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		for _, pid := range n.find(prefix) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		select {
+		case <-end:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// memory is what processes hold together, shared pages counted once (KiB).
+func memory(pids []int) (pss int64) {
+	for _, pid := range pids {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		pss += field(b, "Pss:")
+	}
+	return pss
+}
+
+// available is what the machine could still give (KiB).
+func available() int64 {
+	b, _ := os.ReadFile("/proc/meminfo")
+	return field(b, "MemAvailable:")
+}
+
+// field of a file of /proc: the number behind a name at the start of a line.
+func field(b []byte, name string) int64 {
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			n, _ := strconv.ParseInt(string(bytes.Fields(rest)[0]), 10, 64)
+			return n
+		}
+	}
+	return 0
 }

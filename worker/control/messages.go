@@ -50,6 +50,7 @@ type Tuning struct {
 	SegmentBytes    int64         `json:"segment_bytes"`     // journal segment size; 0 = 16 MiB
 	MaxJournalBytes int64         `json:"max_journal_bytes"` // the tenant's disk quota for its journal; 0 = 1 GiB
 	MinFreeBytes    int64         `json:"min_free_bytes"`    // refuse new requests below this much free disk; 0 = 256 MiB
+	MemoryBytes     int64         `json:"memory_bytes"`      // what the worker may take; 0 = 192 MiB
 	MaxBodyBytes    int64         `json:"max_body_bytes"`    // 0 = 32 MiB
 	QueueLen        int           `json:"queue_len"`         // waiting requests; 0 = 1024
 	QueueTimeout    time.Duration `json:"queue_timeout"`     // longest wait; 0 = 30 s

@@ -200,7 +200,7 @@ func (n *Node) openTenants() error {
 		Egress: egress.Config{MaxOpen: 2048, DialRate: 500, DialBurst: 1024},
 		Tuning: control.Tuning{
 			SegmentBytes: int64(j.Segment), MaxJournalBytes: int64(j.Quota), MinFreeBytes: int64(j.MinFree),
-			MaxBodyBytes: int64(n.cfg.Gateway.MaxBody), QueueLen: w.QueueLen, QueueTimeout: w.QueueTimeout,
+			MemoryBytes: int64(w.MemoryMax), MaxBodyBytes: int64(n.cfg.Gateway.MaxBody), QueueLen: w.QueueLen, QueueTimeout: w.QueueTimeout,
 			KeepAlive: w.KeepAlive, ReceiptInterval: w.ReceiptInterval, LogLevel: n.cfg.Log.Level,
 		},
 	}, n.cluster, n.box, n.spawned(), n.ledger)

@@ -7,6 +7,9 @@ import "time"
 type Caps struct {
 	Connections   int           // client connections whose latest request was this tenant's; 1024
 	InFlight      int           // requests between admission and last byte; 128
+	Entering      int           // requests that enter the worker at a time while other tenants are about; the others in flight wait; 16
+	EnteringAlone int           // the same while no other tenant is; 64
+	EnterTime     time.Duration // longest time that entering counts; 20 ms
 	BufferedBytes int64         // bytes of request and answer held in the gateway; 16 MiB
 	MaxBody       int64         // largest request body in bytes; 32 MiB
 	MinBodyRate   int64         // bytes per second a body must average after BodyGrace; 1 KiB/s
@@ -20,6 +23,9 @@ type Caps struct {
 func (c Caps) withDefaults() Caps {
 	setDefault(&c.Connections, 1024)
 	setDefault(&c.InFlight, 128)
+	setDefault(&c.Entering, 16)
+	setDefault(&c.EnteringAlone, 64)
+	setDefault(&c.EnterTime, 20*time.Millisecond)
 	setDefault(&c.BufferedBytes, 16<<20)
 	setDefault(&c.MaxBody, 32<<20)
 	setDefault(&c.MinBodyRate, 1<<10)

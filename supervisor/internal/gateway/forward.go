@@ -24,6 +24,13 @@ type outgoing struct {
 
 // forward hands the admitted request to its worker and the answer to the client.
 func (x *exchange) forward() {
+	x.g.crowd.seen(x.tenant, time.Now())
+	entered, err := x.tenant.entrance.enter(x.r.Context(), x.g.cfg.Caps.EnterTime)
+	if err != nil {
+		x.fail(errLeft)
+		return
+	}
+	defer entered()
 	var out outgoing
 	defer func() { x.g.buffers.put(out.buf) }()
 	if err := x.prepare(&out); err != nil {
@@ -57,7 +64,9 @@ func (x *exchange) forward() {
 	x.sent(&out)
 	a.buf = x.g.buffers.get(smallBuffer)
 	defer a.close()
-	if err := a.readHead(x.w.Header()); err != nil {
+	err = a.readHead(x.w.Header())
+	entered()
+	if err != nil {
 		x.fail(x.lost(err))
 		return
 	}

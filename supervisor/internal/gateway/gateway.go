@@ -79,6 +79,7 @@ type Gateway struct {
 	metrics *metrics
 	buffers buffers
 	tenants sync.Map // bulkhead.TenantID -> *tenant
+	crowd   crowd
 
 	h1, h2           *connQueue
 	server1, server2 *http.Server

@@ -16,6 +16,7 @@ type tenant struct {
 	m    *tenantMetrics
 	pool linkPool
 
+	entrance    entrance
 	connections atomic.Int64
 	inFlight    atomic.Int64
 	buffered    atomic.Int64
@@ -55,6 +56,7 @@ func (g *Gateway) tenantOf(id bulkhead.TenantID) *tenant {
 		return t.(*tenant)
 	}
 	t := &tenant{id: id, caps: &g.cfg.Caps, m: g.metrics.of(id)}
+	t.entrance.limit = func() int { return g.crowd.limit(&g.cfg.Caps) }
 	t.pool.links = g.metrics.links
 	got, loaded := g.tenants.LoadOrStore(id, t)
 	if !loaded {

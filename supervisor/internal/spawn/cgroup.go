@@ -21,6 +21,11 @@ var controllers = [...]string{"memory", "cpu", "pids"}
 // cold start among busy neighbours takes five times as long without.
 const startBoost = 10
 
+// allShares is the weight of all workers together against one busy thread of the
+// supervisor, which has 1024: a request that waits at the door must not wait for
+// a worker's time slice.
+const allShares = 256
+
 // cpuPeriod is the period of a CPU quota in microseconds.
 const cpuPeriod = 100_000
 
@@ -82,6 +87,12 @@ func (g *groups) claim(bases map[string]string) error {
 	}
 	for _, base := range bases {
 		if err := os.MkdirAll(base, 0o755); err != nil {
+			return err
+		}
+	}
+	if cpu, ok := bases["cpu"]; ok {
+		// Of v2 the supervisor's own group has the larger weight instead.
+		if err := cgroups.WriteFile(cpu, "cpu.shares", fmt.Sprint(allShares)); err != nil {
 			return err
 		}
 	}

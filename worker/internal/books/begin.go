@@ -24,16 +24,17 @@ type attemptID struct {
 	number  int
 }
 
-// openIntent is an intent without outcome.
+// openIntent is an intent without outcome, or the last one of a request that
+// never ended.
 type openIntent struct {
 	reservation uint64
-	worst       receipt.Receipt
+	line        receipt.Receipt // what will be booked
 }
 
 // unfinished is what a replay finds of requests that never ended.
 type unfinished struct {
 	intents map[attemptID]*openIntent
-	between map[string]receipt.Receipt // the last attempt failed and no other began
+	between map[string]*openIntent // by request: the last attempt failed and no other began
 }
 
 // Begin recovers the books from the journal and starts an epoch: counters as of
@@ -64,6 +65,7 @@ func (b *Books) Begin(e Epoch) error {
 		return fmt.Errorf("book unknown outcomes: %w", err)
 	}
 	b.saver.booked(e.AppliedSeq)
+	b.begun = true
 	b.view.open()
 	b.background.Go(b.checkpointLoop)
 	return nil
@@ -72,10 +74,13 @@ func (b *Books) Begin(e Epoch) error {
 // replay rebuilds counters and outbox. Counters start at the last checkpoint
 // that can be read, receipts where the ledger ends.
 func (b *Books) replay(applied uint64) (*unfinished, error) {
-	counters, oldest := b.saver.restore(b.limits, b.journal, b.cfg.Log)
-	found := &unfinished{intents: map[attemptID]*openIntent{}, between: map[string]receipt.Receipt{}}
+	counters, oldest, err := b.restore()
+	if err != nil {
+		return nil, err
+	}
+	found := &unfinished{intents: map[attemptID]*openIntent{}, between: map[string]*openIntent{}}
 	from := min(oldest, applied+1)
-	err := b.journal.Replay(from, func(r journal.Record) error {
+	err = b.journal.Replay(from, func(r journal.Record) error {
 		if r.Kind.IsReceipt() && r.Seq > applied {
 			b.outbox.add(r.Seq, r.Data)
 		}
@@ -88,6 +93,9 @@ func (b *Books) replay(applied uint64) (*unfinished, error) {
 	for _, o := range found.intents {
 		held[o.reservation] = true
 	}
+	for _, o := range found.between {
+		held[o.reservation] = true
+	}
 	for _, id := range b.limits.Open() {
 		if !held[id] {
 			b.limits.CancelID(id) // reserved, and then no intent: nothing was sent
@@ -96,11 +104,33 @@ func (b *Books) replay(applied uint64) (*unfinished, error) {
 	return found, nil
 }
 
+// restore loads the newest checkpoint and returns its position and the record to
+// read from; 0 and 1 when there is none that holds and everything can still be
+// counted from the first record.
+func (b *Books) restore() (at, oldest uint64, err error) {
+	at, oldest, snapshot, err := b.saver.newest(b.journal)
+	if err == nil && snapshot != nil {
+		err = b.limits.Restore(snapshot)
+	}
+	if err == nil {
+		b.saver.inForce(at, oldest)
+		return at, max(oldest, 1), nil
+	}
+	if first := b.journal.Oldest(); first > 1 {
+		return 0, 0, fmt.Errorf("%w: counters before record %d: %w", ErrDamaged, first, err)
+	}
+	b.cfg.Log.Warn("checkpoint is unusable: replaying more", zap.Error(err))
+	if b.limits, err = limits.New(b.cfg.Policy); err != nil {
+		return 0, 0, fmt.Errorf("open limits: %w", err)
+	}
+	return 0, 1, nil
+}
+
 // recount applies one record to the counters, if they do not know it yet, and
 // to the list of intents without outcome.
 func (b *Books) recount(r journal.Record, count bool, found *unfinished) error {
 	switch r.Kind {
-	case journal.KindIntent:
+	case journal.KindIntent, journal.KindExtend:
 		in, worst, err := parseIntent(r.Data)
 		if err != nil {
 			return fmt.Errorf("record %d: %w", r.Seq, err)
@@ -110,7 +140,7 @@ func (b *Books) recount(r journal.Record, count bool, found *unfinished) error {
 		if count {
 			b.limits.Reapply(limits.Intent{
 				ID: in.id, Project: worst.Project, Env: worst.Env, Account: worst.Account,
-				Tokens: in.tokens, Cost: in.cost, At: time.UnixMilli(worst.StartedAt),
+				Tokens: in.tokens, Cost: in.cost, At: time.UnixMilli(worst.StartedAt + worst.QueueMS),
 			})
 		}
 	case journal.KindSettle, journal.KindUnknown:
@@ -123,14 +153,39 @@ func (b *Books) recount(r journal.Record, count bool, found *unfinished) error {
 		delete(found.intents, id)
 		delete(found.between, id.request)
 		switch {
+		case o == nil:
 		case !rec.Final:
-			found.between[id.request] = rec
-		case o == nil || !count:
+			o.line = rec
+			found.between[id.request] = o
+		case !count:
 		case rec.Unknown:
 			b.limits.KeepID(o.reservation)
 		default:
 			b.limits.SettleID(o.reservation, rec.Usage.Total(), rec.Cost)
 		}
+	case journal.KindRefuse:
+		return b.recountEnd(r, count, found)
+	}
+	return nil
+}
+
+// recountEnd applies the end that an earlier start gave to a request between
+// two attempts. Other refusals never held anything.
+func (b *Books) recountEnd(r journal.Record, count bool, found *unfinished) error {
+	if len(found.between) == 0 {
+		return nil
+	}
+	rec, err := receipt.Parse(r.Data)
+	if err != nil {
+		return fmt.Errorf("record %d: %w", r.Seq, err)
+	}
+	o := found.between[string(rec.Request)]
+	if o == nil || rec.Attempt == 0 {
+		return nil
+	}
+	delete(found.between, string(rec.Request))
+	if count {
+		b.limits.SettleID(o.reservation, 0, 0)
 	}
 	return nil
 }
@@ -142,18 +197,19 @@ func (b *Books) resolve(ctx context.Context, found *unfinished) error {
 	var last journal.Pending
 	for _, o := range inOrder(found.intents) {
 		b.limits.KeepID(o.reservation)
-		o.worst.LatencyMS = max(time.Now().UnixMilli()-o.worst.StartedAt, 0)
-		p, err := b.append(journal.KindUnknown, journal.Synced, &o.worst)
+		o.line.LatencyMS = max(time.Now().UnixMilli()-o.line.StartedAt, 0)
+		p, err := b.append(journal.KindUnknown, journal.Synced, &o.line)
 		if err != nil {
 			return err
 		}
 		last = p
-		b.cfg.Log.Warn("outcome unknown after a crash", zap.String("request_id", string(o.worst.Request)), zap.Int("attempt", o.worst.Attempt))
+		b.cfg.Log.Warn("outcome unknown after a crash", zap.String("request_id", string(o.line.Request)), zap.Int("attempt", o.line.Attempt))
 	}
 	for _, request := range slices.Sorted(maps.Keys(found.between)) {
-		line := found.between[request]
-		line.Final = true
-		p, err := b.append(journal.KindRefuse, journal.Synced, &line)
+		o := found.between[request]
+		b.limits.SettleID(o.reservation, 0, 0)
+		o.line.Final = true
+		p, err := b.append(journal.KindRefuse, journal.Synced, &o.line)
 		if err != nil {
 			return err
 		}
@@ -167,7 +223,7 @@ func (b *Books) resolve(ctx context.Context, found *unfinished) error {
 
 // inOrder sorts intents as they were written.
 func inOrder(m map[attemptID]*openIntent) []*openIntent {
-	return slices.SortedFunc(maps.Values(m), func(x, y *openIntent) int { return cmp.Compare(x.worst.Seq, y.worst.Seq) })
+	return slices.SortedFunc(maps.Values(m), func(x, y *openIntent) int { return cmp.Compare(x.line.Seq, y.line.Seq) })
 }
 
 // checkpointLoop writes a checkpoint whenever enough records have passed.
@@ -190,10 +246,11 @@ func (b *Books) checkpointLoop() {
 }
 
 // checkpoint saves the counters and notes them in the journal. The order is
-// what makes it exact: position, then the oldest open intent, then the snapshot.
-// What the snapshot knows beyond the position is skipped by reservation id at
-// replay, and an intent that is not replayed any more was settled before the
-// snapshot was taken.
+// what makes it exact: position, then the oldest open intent and the snapshot,
+// between two settlements. What the snapshot knows beyond the position is
+// skipped by reservation id at replay; an intent that is not replayed any more
+// was settled before the snapshot was taken; and every settlement in the snapshot
+// has its record before the note, so that a crash cannot lose one of them alone.
 func (b *Books) checkpoint() error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
@@ -201,8 +258,10 @@ func (b *Books) checkpoint() error {
 		return fmt.Errorf("sync journal: %w", err)
 	}
 	at := b.Head()
-	oldest := b.intents.oldest(at + 1)
-	note, err := b.saver.save(at, oldest, b.limits.Snapshot())
+	b.settling.Lock()
+	oldest, snapshot := b.intents.oldest(at+1), b.limits.Snapshot()
+	b.settling.Unlock()
+	note, err := b.saver.save(at, oldest, snapshot)
 	if err != nil {
 		return err
 	}

@@ -83,6 +83,11 @@ type Books struct {
 	saver   *saver
 	intents openIntents
 	epoch   bulkhead.Epoch // set by Begin
+	begun   bool           // Begin succeeded
+
+	// settling is held for reading while a reservation and its record change,
+	// and for writing while a checkpoint looks at both.
+	settling sync.RWMutex
 
 	broken     chan struct{} // closed when the journal is poisoned
 	breakOnce  sync.Once
@@ -235,7 +240,7 @@ func (b *Books) Close() error {
 		close(b.closing)
 		b.background.Wait()
 		var saved error
-		if b.epoch != 0 {
+		if b.begun { // else the counters may be half of a replay
 			saved = b.checkpoint()
 		}
 		b.closeErr = errors.Join(saved, b.view.close(), b.journal.Close())

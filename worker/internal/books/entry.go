@@ -95,7 +95,7 @@ func (e *Entry) open(line Line, held *limits.Reservation) error {
 	e.line, e.held = line, held
 	e.line.Attempt = 1
 	e.line.QueueMS = time.Since(line.Started).Milliseconds()
-	if err := e.intend(); err != nil {
+	if err := e.intend(journal.KindIntent); err != nil {
 		e.b.intents.remove(held.ID)
 		e.b.limits.Cancel(held)
 		return err
@@ -103,9 +103,9 @@ func (e *Entry) open(line Line, held *limits.Reservation) error {
 	return nil
 }
 
-// intend appends an intent record: the reservation, and the receipt that will
-// be booked should nothing be heard of the attempt again.
-func (e *Entry) intend() error {
+// intend appends an intent record, or that of an extension: the reservation, and
+// the receipt that will be booked should nothing be heard of the attempt again.
+func (e *Entry) intend(kind journal.Kind) error {
 	tokens, cost := e.b.limits.Held(e.held)
 	worst := e.line.Receipt
 	worst.Final, worst.Outcome, worst.Unknown, worst.Code = true, bulkhead.Failed, true, "outcome_unknown"
@@ -114,7 +114,11 @@ func (e *Entry) intend() error {
 	worst.UpperBound, worst.Unpriced = cost, e.line.Price == nil
 	worst.Currency, worst.PriceBook = e.line.Currency, e.line.PriceBook
 	worst.Clip()
-	p, err := e.b.journal.Append(journal.KindIntent, journal.Synced, func(dst []byte, seq uint64) []byte {
+	level := journal.Synced
+	if kind == journal.KindExtend {
+		level = journal.Written // nobody waits: the provider has generated it already
+	}
+	p, err := e.b.journal.Append(kind, level, func(dst []byte, seq uint64) []byte {
 		worst.Seq = seq
 		e.b.intents.add(e.held.ID, seq)
 		return appendIntent(dst, intent{id: e.held.ID, tokens: tokens, cost: cost}, &worst)
@@ -170,7 +174,14 @@ func (e *Entry) Covers(output int64) bool {
 		return true
 	}
 	more := max(output-e.held.Output, extendBy)
+	e.b.settling.RLock()
+	defer e.b.settling.RUnlock()
 	if !e.b.limits.Extend(e.held, more, time.Now()) {
+		return false
+	}
+	// What is held but not recorded would be forgotten by a crash, so a stream
+	// whose extension cannot be recorded is cut.
+	if err := e.intend(journal.KindExtend); err != nil {
 		return false
 	}
 	e.held.Output += more
@@ -182,7 +193,13 @@ const extendBy = 64
 
 // Next closes the present attempt, which certainly was not charged, with code,
 // and opens one as line says under the same reservation.
+//
+// After an error nothing may be sent, and the entry is still to be settled. The
+// error is ErrUnrecordable, or ctx's.
 func (e *Entry) Next(ctx context.Context, line Line, code string) error {
+	if err := e.b.journal.Health(); err != nil { // what is open settles from its own reserve
+		return ErrUnrecordable.With(e.b.check(err))
+	}
 	failed := e.receipt(Result{Outcome: bulkhead.Failed, Code: code, Status: 502})
 	failed.Final = false
 	if _, err := e.b.append(journal.KindSettle, journal.Written, failed); err != nil {
@@ -191,7 +208,7 @@ func (e *Entry) Next(ctx context.Context, line Line, code string) error {
 	attempt, queued := e.line.Attempt+1, e.line.QueueMS
 	e.line = line
 	e.line.Attempt, e.line.QueueMS = attempt, queued
-	if err := e.intend(); err != nil {
+	if err := e.intend(journal.KindIntent); err != nil {
 		return ErrUnrecordable.With(err)
 	}
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
@@ -210,15 +227,7 @@ func (e *Entry) Settle(ctx context.Context, res Result) (*Settled, error) {
 	}
 	r := e.receipt(res)
 	r.Final = true
-	kind := journal.KindSettle
-	if res.Unknown {
-		kind = journal.KindUnknown
-		e.b.limits.KeepID(e.held.ID)
-	} else if e.b.limits.Settle(e.held, r.Usage.Total(), r.Cost) {
-		e.b.cfg.Log.Warn("provider used more than was reserved", zap.String("request_id", string(r.Request)))
-	}
-	p, err := e.b.append(kind, journal.Synced, r)
-	e.b.intents.remove(e.held.ID)
+	p, err := e.close(r)
 	e.b.queue.Kick()
 	if err != nil {
 		return nil, fmt.Errorf("append receipt: %w", err)
@@ -227,6 +236,25 @@ func (e *Entry) Settle(ctx context.Context, res Result) (*Settled, error) {
 		return nil, err
 	}
 	return &Settled{Cost: r.Cost, Unpriced: r.Unpriced}, nil
+}
+
+// close gives the reservation back and appends the receipt. Without the record,
+// the intent stays open for the next start to resolve.
+func (e *Entry) close(r *receipt.Receipt) (journal.Pending, error) {
+	e.b.settling.RLock()
+	defer e.b.settling.RUnlock()
+	kind := journal.KindSettle
+	if r.Unknown {
+		kind = journal.KindUnknown
+		e.b.limits.KeepID(e.held.ID)
+	} else if e.b.limits.Settle(e.held, r.Usage.Total(), r.Cost) {
+		e.b.cfg.Log.Warn("provider used more than was reserved", zap.String("request_id", string(r.Request)))
+	}
+	p, err := e.b.append(kind, journal.Synced, r)
+	if err == nil {
+		e.b.intents.remove(e.held.ID)
+	}
+	return p, err
 }
 
 var errSettled = errors.New("entry is settled already")
@@ -245,13 +273,23 @@ func (e *Entry) receipt(res Result) *receipt.Receipt {
 		return &r
 	}
 	if res.Usage != nil {
-		r.Usage = e.believable(*res.Usage, &r)
+		if r.Usage = *res.Usage; res.Estimated {
+			r.Usage = e.covered(r.Usage)
+		} else {
+			r.Usage = e.believable(r.Usage, &r)
+		}
 		r.Unpriced = e.line.Price == nil && r.Usage.Total() > 0
 		if e.line.Price != nil {
 			r.Cost = e.line.Price.Cost(r.Usage)
 		}
 	}
 	return &r
+}
+
+// covered bounds the gateway's own estimate by the reservation: a provider that
+// kept to its ceiling cannot have charged more.
+func (e *Entry) covered(u bulkhead.Usage) bulkhead.Usage {
+	return bulkhead.Usage{Input: min(u.InputTokens(), e.held.Input), Output: min(u.OutputTokens(), e.held.Output)}
 }
 
 // believable bounds what a provider reported. Where limits are in force it is

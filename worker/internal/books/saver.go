@@ -14,15 +14,12 @@ import (
 	"sync"
 
 	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
-	"github.com/bulkhead-ai/bulkhead/worker/internal/limits"
-
-	"go.uber.org/zap"
 )
 
 // saver keeps checkpoints of the counters in files of their own, sealed; the
-// journal holds each one's position and digest. A checkpoint only saves time: a
-// file that is missing or does not match its note is ignored, and recovery reads
-// more of the journal.
+// journal holds each one's position and digest. A file that is missing or does
+// not match its note is ignored, and recovery reads more of the journal, as long
+// as the journal still has it; afterwards it is damage.
 type saver struct {
 	dir  string
 	aead cipher.AEAD
@@ -103,10 +100,15 @@ func (s *saver) write(name string, b []byte) error {
 // noted is called when the journal holds the note of the checkpoint at: older
 // ones are of no use any more.
 func (s *saver) noted(at, oldest uint64) {
-	s.mu.Lock()
-	s.checkpoint, s.oldest = at, oldest
-	s.mu.Unlock()
+	s.inForce(at, oldest)
 	s.removeBut(at)
+}
+
+// inForce says which checkpoint the next recovery will find.
+func (s *saver) inForce(at, oldest uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checkpoint, s.oldest = at, oldest
 }
 
 func (s *saver) removeBut(at uint64) {
@@ -121,36 +123,27 @@ func (s *saver) removeBut(at uint64) {
 	}
 }
 
-// restore loads the newest checkpoint into l and returns its position and the
-// record to read from; 0 and 1 when there is none that holds.
-func (s *saver) restore(l *limits.Limiter, j *journal.Journal, log *zap.Logger) (at, oldest uint64) {
+// newest reads the checkpoint that the journal notes last: its position, the
+// record to read from and the counters. All are zero when it notes none.
+func (s *saver) newest(j *journal.Journal) (at, oldest uint64, snapshot []byte, err error) {
 	seq := j.LastCheckpoint()
 	if seq == 0 {
-		return 0, 1
+		return 0, 0, nil, nil
 	}
 	var note []byte
 	stop := errors.New("found")
-	err := j.Replay(seq, func(r journal.Record) error {
+	err = j.Replay(seq, func(r journal.Record) error {
 		note = append(note, r.Data...)
 		return stop
 	})
-	if !errors.Is(err, stop) || len(note) != noteSize {
-		log.Warn("checkpoint note is unreadable: replaying more", zap.Uint64("seq", seq), zap.Error(err))
-		return 0, 1
+	if !errors.Is(err, stop) {
+		return 0, 0, nil, fmt.Errorf("read checkpoint note: %w", err)
+	} else if len(note) != noteSize {
+		return 0, 0, nil, fmt.Errorf("read checkpoint note: %d bytes, want %d", len(note), noteSize)
 	}
 	at, oldest = binary.BigEndian.Uint64(note), binary.BigEndian.Uint64(note[8:])
-	snapshot, err := s.load(at, note)
-	if err == nil {
-		err = l.Restore(snapshot)
-	}
-	if err != nil {
-		log.Warn("checkpoint is unusable: replaying more", zap.Uint64("at", at), zap.Error(err))
-		return 0, 1
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.checkpoint, s.oldest = at, oldest
-	return at, oldest
+	snapshot, err = s.load(at, note)
+	return at, oldest, snapshot, err
 }
 
 func (s *saver) load(at uint64, note []byte) ([]byte, error) {

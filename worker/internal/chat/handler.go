@@ -36,6 +36,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 )
 
 // Adapters finds the adapter of a provider: linked in, or a plugin process that
@@ -53,6 +54,7 @@ type Config struct {
 	Adapters  Adapters
 	Upstreams *upstream.Pool
 	MaxBody   int64         // bytes of a request body
+	Bodies    int64         // bytes of all bodies that are held at a time; at least MaxBody
 	QueueTime time.Duration // longest wait for limits and concurrency
 	KeepAlive time.Duration // interval of comments on a silent stream
 	Log       *zap.Logger
@@ -63,12 +65,13 @@ type Handler struct {
 	cfg      Config
 	current  *current
 	learned  *learned
+	bodies   *semaphore.Weighted // of Config.Bodies
 	draining atomic.Bool
 }
 
 // New makes a handler. It serves at once.
 func New(cfg Config) *Handler {
-	return &Handler{cfg: cfg, current: newCurrent(cfg.Policy), learned: newLearned()}
+	return &Handler{cfg: cfg, current: newCurrent(cfg.Policy), learned: newLearned(), bodies: semaphore.NewWeighted(cfg.Bodies)}
 }
 
 // SetPolicy puts a newer policy in force for requests that start from now on.
@@ -112,6 +115,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		req.serveModels()
 		return
 	}
+	defer req.release()
 	if err := req.serve(); err != nil {
 		req.refuse(err)
 	}
@@ -130,6 +134,7 @@ type request struct {
 	view *view
 	key  *control.Key
 	body []byte
+	held int64 // of Handler.bodies
 	doc  scan.Doc
 	line receipt.Receipt // who and what, as far as it is known
 }
@@ -174,12 +179,37 @@ func (q *request) identify() error {
 	return nil
 }
 
+// reserve waits until there is room for the body, so that many large ones
+// cannot take all of the worker's memory.
+func (q *request) reserve() error {
+	n := q.r.ContentLength
+	if n < 0 {
+		n = q.h.cfg.MaxBody // chunked: it may become that long
+	}
+	ctx, cancel := context.WithTimeout(q.r.Context(), q.h.cfg.QueueTime)
+	defer cancel()
+	if err := q.h.bodies.Acquire(ctx, n); err != nil {
+		if q.r.Context().Err() != nil {
+			return errClientGone
+		}
+		return &bulkhead.Error{Kind: bulkhead.RateLimited, Code: "bodies_full", Message: "Too many large requests are being served; try again.", RetryAfter: time.Second}
+	}
+	q.held = n
+	return nil
+}
+
+func (q *request) release() { q.h.bodies.Release(q.held) }
+
 // read takes the body in and scans it once.
 func (q *request) read() error {
 	limit := q.h.cfg.MaxBody
-	if n := q.r.ContentLength; n > limit {
+	if q.r.ContentLength > limit {
 		return errBodyTooLarge
-	} else if n > 0 {
+	}
+	if err := q.reserve(); err != nil {
+		return err
+	}
+	if n := q.r.ContentLength; n > 0 {
 		q.body = make([]byte, 0, n+1)
 	}
 	body, err := readInto(q.body, io.LimitReader(q.r.Body, limit+1))

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -112,6 +113,7 @@ func (w *worker) receiveStart() error {
 		return fmt.Errorf("decode start: %w", err)
 	}
 	w.log = newLogger(w.start.Tuning.LogLevel)
+	debug.SetMemoryLimit(or(w.start.Tuning.MemoryBytes, defaultMemory) / 3 * 2) // collect before the kernel kills
 	return nil
 }
 

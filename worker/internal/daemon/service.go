@@ -22,11 +22,16 @@ import (
 
 // The defaults of control.Tuning.
 const (
+	defaultMemory          = 192 << 20
 	defaultMaxBody         = 32 << 20
 	defaultQueueTimeout    = 30 * time.Second
 	defaultKeepAlive       = 15 * time.Second
 	defaultReceiptInterval = time.Second
 )
+
+// bodyShare is the part of the memory that bodies may take: each is held once
+// as it came and once as it goes upstream, and garbage of both takes as much.
+const bodyShare = 6
 
 // service is what serves while an epoch lasts.
 type service struct {
@@ -61,9 +66,10 @@ func newService(w *worker) (*service, error) {
 		SocketDir: pluginSockets(w.start.Sandbox), Log: w.log,
 	})
 	t := w.start.Tuning
+	maxBody := or(t.MaxBodyBytes, defaultMaxBody)
 	s.handler = chat.New(chat.Config{
 		Tenant: w.start.Tenant, Policy: &w.start.Policy, Books: w.books, Adapters: s.adapters, Upstreams: s.pool,
-		MaxBody: or(t.MaxBodyBytes, defaultMaxBody), QueueTime: or(t.QueueTimeout, defaultQueueTimeout),
+		MaxBody: maxBody, Bodies: max(maxBody, or(t.MemoryBytes, defaultMemory)/bodyShare), QueueTime: or(t.QueueTimeout, defaultQueueTimeout),
 		KeepAlive: or(t.KeepAlive, defaultKeepAlive), Log: w.log,
 	})
 	errorLog := zap.NewStdLog(w.log.Named("http"))

@@ -14,6 +14,7 @@ type Kind byte
 const (
 	KindEpoch      Kind = 'E' // a worker began an epoch; see Journal.Begin
 	KindIntent     Kind = 'I' // an upstream call is about to be made; reserves room for its settlement
+	KindExtend     Kind = 'X' // an open intent holds more now; settled by the settlement of the intent
 	KindSettle     Kind = 'S' // the receipt of an attempt that had an intent, however it ended
 	KindRefuse     Kind = 'F' // the receipt of a request that was refused before any intent
 	KindUnknown    Kind = 'U' // the receipt of an intent whose outcome nobody knows
@@ -23,7 +24,7 @@ const (
 
 func (k Kind) valid() bool {
 	switch k {
-	case KindEpoch, KindIntent, KindSettle, KindRefuse, KindUnknown, KindCheckpoint, KindRetention:
+	case KindEpoch, KindIntent, KindExtend, KindSettle, KindRefuse, KindUnknown, KindCheckpoint, KindRetention:
 		return true
 	}
 	return false
@@ -35,11 +36,11 @@ func (k Kind) IsReceipt() bool { return k == KindSettle || k == KindRefuse || k 
 // The longest data of a record in bytes.
 const (
 	MaxData      = 96 << 10 // KindCheckpoint and other kinds
-	MaxEntryData = 4160     // KindIntent, KindSettle, KindRefuse, KindUnknown: a receipt of the longest kind fits
+	MaxEntryData = 4160     // KindIntent, KindExtend, KindSettle, KindRefuse, KindUnknown: a receipt of the longest kind fits
 )
 
 func (k Kind) maxData() int {
-	if k == KindIntent || k.IsReceipt() {
+	if k == KindIntent || k == KindExtend || k.IsReceipt() {
 		return MaxEntryData
 	}
 	return MaxData

@@ -36,7 +36,7 @@ func (j *Journal) availableLocked() int64 {
 func (j *Journal) neededLocked(kind Kind) int64 {
 	reserved := int64(j.open) * settleRoom
 	switch kind {
-	case KindIntent, KindRefuse:
+	case KindIntent, KindExtend, KindRefuse:
 		return reserved + 2*settleRoom + stewardRoom // itself, its settlement
 	case KindCheckpoint:
 		return reserved + stewardRoom + 2*j.longest

@@ -50,7 +50,7 @@ func (j *Journal) write() {
 // are open more records are certainly about to come: the writer then lets them
 // gather. A journal with few open requests, or one that was idle, never waits.
 const (
-	gatherOpen = 24 // open intents from which on it pays
+	gatherOpen = 12 // open intents from which on it pays
 	gatherTime = 2 * time.Millisecond
 )
 

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// The processes of a tenant, as they show themselves.
+const (
+	workerTitle = "bulkhead-worker\x00tenant="
+	pluginTitle = "bulkhead-provider-"
+)
+
+// document is a tenant with one account, whose one model is the mock.
+func document(name, mock, limits, idle string) string {
+	return fmt.Sprintf(`kind: Tenant
+metadata: {name: %[1]s}
+spec:
+  owner: owner@bank.example
+  idle_timeout: %[4]q
+  limits: %[3]s
+---
+kind: Project
+metadata: {name: p, tenant: %[1]s}
+spec: {environments: {prod: {}}}
+---
+kind: ServiceAccount
+metadata: {name: s, tenant: %[1]s, project: p}
+spec: {owner: dev@bank.example}
+---
+kind: Provider
+metadata: {name: mock, tenant: %[1]s}
+spec: {adapter: openai, base_url: "%[2]s", allow_private: true}
+---
+kind: Route
+metadata: {name: mock, tenant: %[1]s}
+spec: {targets: [{provider: mock, model: mock}]}
+`, name, mock, limits, idle)
+}
+
+// tenant makes a tenant that never hibernates, with one key, and returns the key.
+func (n *node) tenant(name, mock, limits string) (key string, err error) {
+	if _, err := n.cli(document(name, mock, limits, "0"), "apply", "-f", "-"); err != nil {
+		return "", err
+	}
+	return n.key(name)
+}
+
+// tenants makes many tenants at once and returns their keys by name.
+func (n *node) tenants(names []string, mock string) (map[string]string, error) {
+	docs := make([]string, 0, len(names))
+	for _, name := range names {
+		docs = append(docs, document(name, mock, "{}", "0"))
+	}
+	if _, err := n.cli(strings.Join(docs, "---\n"), "apply", "-f", "-"); err != nil {
+		return nil, err
+	}
+	keys := map[string]string{}
+	for _, name := range names {
+		key, err := n.key(name)
+		if err != nil {
+			return nil, err
+		}
+		keys[name] = key
+	}
+	return keys, nil
+}
+
+func (n *node) key(tenant string) (string, error) {
+	out, err := n.cli("", "key", "create", "--tenant", tenant, "--project", "p", "--env", "prod", "--service-account", "s", "-o", "json")
+	if err != nil {
+		return "", err
+	}
+	var k struct{ ID, Key string }
+	if err := json.Unmarshal(out, &k); err != nil {
+		return "", fmt.Errorf("read created key: %w", err)
+	}
+	return k.Key, nil
+}
