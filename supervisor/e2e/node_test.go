@@ -231,7 +231,7 @@ func (n *node) nothingLeft() {
 // tail is the end of the node's log.
 func (n *node) tail() string {
 	b, _ := os.ReadFile(n.logs())
-	return string(b[max(0, len(b)-6000):])
+	return string(b[max(0, len(b)-20000):])
 }
 
 func size(path string) int64 {

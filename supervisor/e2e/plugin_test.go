@@ -83,7 +83,7 @@ func TestSwappedPlugin(t *testing.T) {
 	n.chat(200, k.Key, chat("x"))
 
 	check(t, os.Remove(stored))
-	check(t, os.Symlink(binary, stored))
+	check(t, os.Symlink(program("bulkhead-provider-echo"), stored))
 	n.chat(502, k.Key, chatTo("plugged", "x"))
 	if r := n.run("", "plugin", "remove", "openai"); r.code != 1 {
 		t.Errorf("a plugin in use was removed: %+v", r)
@@ -95,9 +95,7 @@ func TestSwappedPlugin(t *testing.T) {
 func TestPluginCrashLoop(t *testing.T) {
 	t.Parallel()
 	n, up := startDev(t), startUpstream(t)
-	broken := filepath.Join(n.dir, "broken")
-	check(t, os.WriteFile(broken, []byte("#!/bin/sh\nexit 1\n"), 0o700))
-	n.must("", "plugin", "add", "broken", broken)
+	n.must("", "plugin", "add", "broken", program("rig")) // it prints its usage and exits
 	k := n.tenant("bank", "{}", up)
 	n.apply(`kind: Provider
 metadata: {name: broken, tenant: bank}

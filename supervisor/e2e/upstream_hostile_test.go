@@ -20,7 +20,7 @@ func TestHostileUsage(t *testing.T) {
 	n, up := startDev(t), startUpstream(t)
 	for i, usage := range []string{
 		`{"prompt_tokens":-5,"completion_tokens":-5}`, `{"prompt_tokens":1000000000000000000,"completion_tokens":1}`, `{"prompt_tokens":1.5,"completion_tokens":2}`,
-		`{"prompt_tokens":"3","completion_tokens":5}`, `null`, `{}`, `[]`, `{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":300}}`,
+		`{"prompt_tokens":"3","completion_tokens":5}`, `null`, `{}`, `7`, `{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":300}}`,
 		`{"prompt_tokens":1e400,"completion_tokens":5}`,
 	} {
 		for _, stream := range []bool{false, true} {
@@ -82,7 +82,7 @@ func TestHostileAnswers(t *testing.T) {
 				w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("v", 100))
 			}
 		},
-		"no JSON": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>"+upstreamWords+"</html>") },
+		"no json": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>"+upstreamWords+"</html>") },
 		"nothing": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
 		for _, stream := range []bool{false, true} {

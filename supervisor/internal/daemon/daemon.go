@@ -83,13 +83,16 @@ func (n *Node) open(ctx context.Context, opt Options) error {
 	return n.openPorts()
 }
 
-// makeDirectories makes the data directory and, for sockets, a short private
-// one: a unix socket's path has room for 107 bytes.
+// makeDirectories makes the data directory and, where its path is too long for
+// sockets, a short private one for those.
 func (n *Node) makeDirectories() error {
 	for _, dir := range []string{n.cfg.DataDir, pluginDir(n.cfg.DataDir), filepath.Join(n.cfg.DataDir, "spawn")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
+	}
+	if n.runDir = filepath.Join(n.cfg.DataDir, "run"); len(n.runDir) <= longestRunDir {
+		return nil
 	}
 	run, err := os.MkdirTemp("", "bulkhead-")
 	if err != nil {
@@ -99,6 +102,10 @@ func (n *Node) makeDirectories() error {
 	n.onClose(func() { os.RemoveAll(run) })
 	return nil
 }
+
+// longestRunDir leaves room for the names of sockets: a unix socket's path has
+// 107 bytes.
+const longestRunDir = 80
 
 func (n *Node) onClose(f func()) { n.closings = append(n.closings, f) }
 

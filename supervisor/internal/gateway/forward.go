@@ -37,17 +37,12 @@ func (x *exchange) forward() {
 		x.fail(err)
 		return
 	}
-	worker, err := x.g.cfg.Workers.Acquire(x.r.Context(), x.tenant.id)
-	if err != nil {
-		x.fail(x.acquireError(err))
-		return
-	}
-	defer worker.Release()
-	l, stop, err := x.connect(worker, &out)
+	worker, l, stop, err := x.reach(&out)
 	if err != nil {
 		x.fail(err)
 		return
 	}
+	defer worker.Release()
 	a := answer{link: l, pool: &x.g.buffers}
 	clean := false
 	defer func() {
@@ -124,6 +119,34 @@ func (x *exchange) prepareChunked(out *outgoing, head []byte) error {
 	out.first = append(append(out.first, body...), "\r\n"...)
 	out.rest, out.chunked = true, true
 	return nil
+}
+
+// deathNotice is how long a request waits for the life cycle to notice that a
+// worker which takes no connection has died.
+const deathNotice = time.Second
+
+// reach gets hold of the worker and writes the first bytes to it. A worker that
+// was killed this moment still counts as serving; nothing was sent to it, so the
+// request waits for the one that comes after it.
+func (x *exchange) reach(out *outgoing) (worker Worker, l *link, stop func() bool, err error) {
+	for began := time.Now(); ; {
+		worker, err = x.g.cfg.Workers.Acquire(x.r.Context(), x.tenant.id)
+		if err != nil {
+			return nil, nil, nil, x.acquireError(err)
+		}
+		if l, stop, err = x.connect(worker, out); err == nil {
+			return worker, l, stop, nil
+		}
+		worker.Release()
+		if err == errLeft || time.Since(began) >= deathNotice {
+			return nil, nil, nil, err
+		}
+		select {
+		case <-x.r.Context().Done():
+			return nil, nil, nil, errLeft
+		case <-time.After(deathNotice / 100):
+		}
+	}
 }
 
 // connect writes the first bytes to the worker. It repeats that only on a fresh

@@ -90,12 +90,6 @@ func (g *groups) claim(bases map[string]string) error {
 			return err
 		}
 	}
-	if cpu, ok := bases["cpu"]; ok {
-		// Of v2 the supervisor's own group has the larger weight instead.
-		if err := cgroups.WriteFile(cpu, "cpu.shares", fmt.Sprint(allShares)); err != nil {
-			return err
-		}
-	}
 	sweep(bases, key)
 	instance := fmt.Sprintf("%d-%x", os.Getpid(), randomBits())
 	g.dirs = make(map[string]string)
@@ -119,6 +113,12 @@ func (g *groups) claim(bases map[string]string) error {
 			if err := enable(filepath.Join(g.dirs[c], "t")); err != nil {
 				return err
 			}
+		}
+	}
+	if cpu, ok := bases["cpu"]; ok {
+		// Of v2 the supervisor's own group has the larger weight instead.
+		if err := cgroups.WriteFile(cpu, "cpu.shares", fmt.Sprint(allShares)); err != nil {
+			return err
 		}
 	}
 	lock, err := os.Open(g.dirs[key])

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/bulkhead-ai/bulkhead"
 )
@@ -15,6 +16,8 @@ import (
 //	DIR/tenants/NAME            the worker is born here
 //	DIR/tenants/NAME/data       the tenant's data, its own uid's alone (made by the spawner)
 //	DIR/tenants/NAME/root       the worker's empty root (made by the spawner)
+//	DIR/tenants/NAME/slot       whose data it is: a deleted tenant's slot is never
+//	                            given again, its name may be
 //	DIR/tenants/NAME/unbooked   exists while the journal may hold receipts
 //	                            that the ledger has not
 //
@@ -25,6 +28,8 @@ type directories struct {
 
 const (
 	unbookedName = "unbooked"
+	slotName     = "slot"
+	dataName     = "data"
 	rootName     = "root"
 )
 
@@ -41,8 +46,9 @@ func openDirectories(dir string) (*directories, error) {
 }
 
 // prepare makes a tenant's folder, durably. The worker's uid must be able to
-// walk through but not to list, hence mode 0711.
-func (d *directories) prepare(id bulkhead.TenantID) (string, error) {
+// walk through but not to list, hence mode 0711. What an earlier tenant of the
+// name left is removed: its data key is gone, so nobody can read it.
+func (d *directories) prepare(id bulkhead.TenantID, slot uint32) (string, error) {
 	if !bulkhead.ValidName(string(id)) {
 		return "", fmt.Errorf("folder of tenant %q: not a name", id)
 	}
@@ -50,7 +56,53 @@ func (d *directories) prepare(id bulkhead.TenantID) (string, error) {
 	if err := makeDir(dir, 0o711); err != nil {
 		return "", fmt.Errorf("folder of tenant %s: %w", id, err)
 	}
+	if err := claimDir(dir, slot); err != nil {
+		return "", fmt.Errorf("folder of tenant %s: %w", id, err)
+	}
 	return dir, nil
+}
+
+// claimDir makes dir the one of slot.
+func claimDir(dir string, slot uint32) error {
+	path, want := filepath.Join(dir, slotName), strconv.FormatUint(uint64(slot), 10)
+	have, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return writeDurably(path, want)
+	case err != nil:
+		return err
+	case string(have) == want:
+		return nil
+	}
+	if _, err := strconv.ParseUint(string(have), 10, 32); err != nil {
+		return fmt.Errorf("file %s is damaged: %w", slotName, err)
+	}
+	for _, name := range []string{dataName, unbookedName} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return writeDurably(path, want)
+}
+
+// writeDurably replaces a small file as a whole.
+func writeDurably(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), slotName+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already when all went well
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 // markUnbooked notes, durably, that the tenant's journal may hold receipts which

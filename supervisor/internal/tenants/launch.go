@@ -47,7 +47,7 @@ func (e *launchEnv) launch(ctx context.Context, id bulkhead.TenantID, out *egres
 		return nil, err
 	}
 	defer clear(key)
-	dir, err := e.dirs.prepare(id)
+	dir, err := e.dirs.prepare(id, t.Slot)
 	if err != nil {
 		return nil, err
 	}

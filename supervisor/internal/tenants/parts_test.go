@@ -1,7 +1,9 @@
 package tenants
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,9 +103,43 @@ func TestDirectoriesRefuseNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []bulkhead.TenantID{"", "..", "a/b", "A", "a\x00"} {
-		if dir, err := d.prepare(id); err == nil {
+		if dir, err := d.prepare(id, 1); err == nil {
 			t.Errorf("%q: %s", id, dir)
 		}
+	}
+}
+
+// TestDirectoryOfADeletedTenant: a tenant that is made again under the name of a
+// deleted one does not meet its data; the same tenant always meets its own.
+func TestDirectoryOfADeletedTenant(t *testing.T) {
+	d, err := openDirectories(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(slot uint32) string {
+		t.Helper()
+		dir, err := d.prepare("acme", slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, dataName, "journal")
+	}
+	old := write(1)
+	if err := os.MkdirAll(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(write(1)); err != nil {
+		t.Fatalf("the tenant's own data is gone: %v", err)
+	}
+	if _, err := os.Stat(write(2)); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the new tenant meets the old one's data: %v", err)
+	}
+	slot := filepath.Join(filepath.Dir(filepath.Dir(old)), slotName)
+	if err := os.WriteFile(slot, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.prepare("acme", 2); err == nil {
+		t.Error("a damaged note of the slot was taken for another tenant's")
 	}
 }
 

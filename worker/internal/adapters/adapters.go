@@ -9,6 +9,7 @@ package adapters
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -49,6 +50,8 @@ type Registry struct {
 	linked map[string]provider.Adapter
 
 	mu      sync.Mutex
+	closed  bool
+	tasks   sync.WaitGroup         // starts and ends of plugins under way
 	plugins map[string]*plugin     // by provider
 	starts  map[string][]time.Time // the newest starts, by provider
 }
@@ -88,10 +91,13 @@ func (r *Registry) Adapter(ctx context.Context, p *control.Provider) (provider.A
 	r.mu.Lock()
 	pl := r.plugins[p.Name]
 	if pl == nil || pl.digest != p.Digest {
+		if r.closed {
+			r.mu.Unlock()
+			return nil, failed(fmt.Errorf("plugin of provider %s: the worker is ending", p.Name))
+		}
 		if !r.mayStart(p.Name, time.Now()) {
 			r.mu.Unlock()
-			return nil, bulkhead.E(bulkhead.Upstream, "adapter_failed", "The adapter of the provider failed.").
-				With(fmt.Errorf("plugin of provider %s: %d starts within %v", p.Name, maxStarts, startWindow))
+			return nil, failed(fmt.Errorf("plugin of provider %s: %d starts within %v", p.Name, maxStarts, startWindow))
 		}
 		pl = r.begin(p, pl)
 	}
@@ -105,6 +111,15 @@ func (r *Registry) Adapter(ctx context.Context, p *control.Provider) (provider.A
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// failed is what a client is told about trouble of a plugin.
+func failed(err error) error {
+	var e *bulkhead.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return bulkhead.E(bulkhead.Upstream, "adapter_failed", "The adapter of the provider failed.").With(err)
 }
 
 // mayStart counts a start, unless there were too many lately. r.mu is held.
@@ -122,16 +137,19 @@ func (r *Registry) mayStart(name string, now time.Time) bool {
 func (r *Registry) begin(p *control.Provider, old *plugin) *plugin {
 	pl := &plugin{digest: p.Digest, ready: make(chan struct{})}
 	r.plugins[p.Name] = pl
-	go func() {
+	r.tasks.Go(func() {
 		defer close(pl.ready)
 		if old != nil {
 			old.close()
 		}
-		pl.adapter, pl.err = r.start(p)
-		if pl.err != nil {
+		adapter, err := r.start(p)
+		if err != nil {
+			pl.err = failed(err)
 			r.forget(p.Name, pl)
+			return
 		}
-	}()
+		pl.adapter = adapter
+	})
 	return pl
 }
 
@@ -190,19 +208,21 @@ func (r *Registry) Keep(providers []control.Provider) {
 	for name, pl := range r.plugins {
 		if !keep[name] {
 			delete(r.plugins, name)
-			go pl.close()
+			r.tasks.Go(pl.close)
 		}
 	}
 }
 
-// Close ends all plugins.
+// Close ends all plugins and waits for their end; from then on none is started.
 func (r *Registry) Close() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.closed = true
 	for name, pl := range r.plugins {
 		delete(r.plugins, name)
-		pl.close()
+		r.tasks.Go(pl.close)
 	}
+	r.mu.Unlock()
+	r.tasks.Wait()
 }
 
 func (p *plugin) close() {

@@ -47,6 +47,7 @@ var ErrUnrecordable = &bulkhead.Error{
 var (
 	ErrDamaged  = journal.ErrDamaged
 	ErrLowSpace = journal.ErrLowSpace
+	ErrPoisoned = journal.ErrPoisoned
 )
 
 // Config describes a tenant's books. Tenant, Dir, LogbookDir, DataKey, Policy

@@ -164,6 +164,9 @@ func IsSettled(err error) bool {
 // provider must be told a ceiling.
 func (e *Entry) Bounded() bool { return e.held.Bounded }
 
+// Input is how many prompt tokens the reservation covers.
+func (e *Entry) Input() int64 { return e.held.Input }
+
 // Output is how many output tokens the reservation covers, over all answers.
 func (e *Entry) Output() int64 { return e.held.Output }
 

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type attempts struct {
 	entry   *books.Entry
 	targets []target
 	number  int // of the attempt under way, from 1
+
+	retryAfter time.Duration // what the provider's last answer said
 }
 
 // failure is how an attempt ended when it did not serve the request.
@@ -38,27 +41,63 @@ type failure struct {
 
 // run serves the request and closes its entry in the books, always.
 func (a *attempts) run() {
-	for i := range a.targets {
+	defer a.survive()
+	for i := 0; ; {
 		t := &a.targets[i]
-		a.number = i + 1
-		if f := a.try(t); f == nil {
+		a.number++
+		f := a.try(t)
+		if f == nil {
 			return
-		} else if !f.retry || f.began || i == len(a.targets)-1 {
+		}
+		if i = a.after(i, f); i == 0 {
 			a.fail(t, f)
 			return
-		} else if err := a.next(&a.targets[i+1], f); err != nil {
-			a.fail(t, &failure{err: bulkhead.AsError(err), outcome: bulkhead.Failed})
+		}
+		next := &a.targets[i]
+		if err := a.entry.Next(a.r.Context(), a.lineFor(next), f.err.Code); err != nil {
+			a.fail(t, a.stopped(err))
 			return
 		}
 	}
 }
 
-// next closes a failed attempt as uncharged and opens one at t.
-func (a *attempts) next(t *target, f *failure) error {
-	if err := a.translate(t, 0); err != nil {
-		return err
+// after is the index of the target to try after the failure of number i, 0 for
+// none. A target whose adapter does not take the request is passed over.
+func (a *attempts) after(i int, f *failure) int {
+	if !f.retry || f.began {
+		return 0
 	}
-	return a.entry.Next(a.r.Context(), a.lineFor(t), f.err.Code)
+	for i++; i < len(a.targets); i++ {
+		if a.translate(&a.targets[i], 0) == nil {
+			return i
+		}
+	}
+	return 0
+}
+
+// stopped is a failure between two attempts: nothing was sent.
+func (a *attempts) stopped(err error) *failure {
+	if a.r.Context().Err() != nil {
+		return &failure{err: clientGone, outcome: bulkhead.Cancelled}
+	}
+	return &failure{err: bulkhead.AsError(err), outcome: bulkhead.Failed}
+}
+
+// survive closes the books when a bug ends the request, so that it holds nothing
+// for ever.
+func (a *attempts) survive() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != http.ErrAbortHandler {
+		a.h.cfg.Log.Error("request panicked", zap.String("request_id", string(a.head.Request)), zap.Any("panic", p), zap.Stack("stack"))
+		ctx, cancel := background()
+		defer cancel()
+		// Settled already is settled.
+		_, _ = a.entry.Settle(ctx, books.Result{Outcome: bulkhead.Failed, Code: "internal_error", Status: http.StatusInternalServerError, Unknown: true})
+	}
+	panic(http.ErrAbortHandler) // the client may have got a part of an answer
 }
 
 // try makes one attempt. nil means that the request was served and its books
@@ -84,7 +123,9 @@ func (a *attempts) try(t *target) *failure {
 	} else {
 		sink = &plain{attempts: a, target: t}
 	}
+	a.retryAfter = 0
 	err := a.exchange(ctx, t, watch, sink)
+	watch.stop()
 	if err == nil {
 		err = sink.finish(ctx)
 	}
@@ -103,8 +144,10 @@ type sink interface {
 	// finish is called after the last byte: it closes the books and completes
 	// the client's answer.
 	finish(ctx context.Context) error
-	// began reports whether the client has got bytes; usage what was metered.
-	progress() (began bool, usage *bulkhead.Usage)
+	// end is called when the attempt has failed: from then on the sink writes
+	// nothing to the client. It reports whether the client has got bytes, and what
+	// was metered; nil when nobody knows.
+	end() (began bool, usage *bulkhead.Usage)
 }
 
 // ceiling is the clamp of output tokens for the adapter, 0 for none.
@@ -127,7 +170,8 @@ func (a *attempts) exchange(ctx context.Context, t *target, watch *watchdog, s s
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
-			watch.reset()
+			watch.stop() // what the client takes its time for is not the provider's silence
+			defer watch.reset()
 			if !started {
 				started = true
 				if err := s.head(status); err != nil {
@@ -143,6 +187,7 @@ func (a *attempts) exchange(ctx context.Context, t *target, watch *watchdog, s s
 	}
 	defer resp.Body.Close()
 	watch.reset()
+	a.retryAfter = retryAfter(resp.Header, time.Now())
 	if err := s.head(resp.StatusCode); err != nil {
 		return err
 	}
@@ -155,10 +200,11 @@ func copyBody(ctx context.Context, resp *http.Response, watch *watchdog, s sink)
 	for {
 		n, err := resp.Body.Read(buf[:])
 		if n > 0 {
-			watch.reset()
+			watch.stop() // what the client takes its time for is not the provider's silence
 			if err := s.data(ctx, buf[:n]); err != nil {
 				return err
 			}
+			watch.reset()
 		}
 		if err != nil {
 			return ignoreEOF(err)
@@ -168,20 +214,22 @@ func copyBody(ctx context.Context, resp *http.Response, watch *watchdog, s sink)
 
 // classify turns what ended an attempt into a failure.
 func (a *attempts) classify(ctx context.Context, err error, s sink) *failure {
-	began, usage := s.progress()
+	began, usage := s.end()
 	f := &failure{outcome: bulkhead.Failed, began: began, usage: usage}
 	var provided *providerError
 	cause := context.Cause(ctx)
 	switch {
-	case a.r.Context().Err() != nil:
+	case a.r.Context().Err() != nil || errors.Is(err, errClientGone):
 		f.err, f.outcome = clientGone, bulkhead.Cancelled
 		f.unknown = usage == nil && !upstream.NotSent(err)
+	case errors.Is(err, errLimitReached):
+		f.err, f.outcome, f.unknown = errLimitReached, bulkhead.RefusedLimit, usage == nil
 	case errors.Is(cause, errUpstreamSilent):
 		f.err, f.outcome = bulkhead.E(bulkhead.UpstreamTimeout, "upstream_timeout", "The provider did not answer in time.").With(err), bulkhead.TimedOut
 		f.unknown = usage == nil
 	case errors.As(err, &provided):
 		f.err = bulkhead.E(provided.Kind, provided.Code, provided.Message).With(fmt.Errorf("provider answered %d", provided.status))
-		f.err.RetryAfter = time.Duration(provided.RetryAfter) * time.Millisecond
+		f.err.RetryAfter = min(cmp.Or(time.Duration(provided.RetryAfter)*time.Millisecond, a.retryAfter), maxRetryAfter)
 		f.retry, f.unknown = provided.Retryable && provided.NotCharged, !provided.NotCharged && usage == nil
 	case upstream.NotSent(err):
 		f.err = bulkhead.E(bulkhead.Upstream, "upstream_unreachable", "The provider could not be reached.").With(err)
@@ -215,7 +263,7 @@ func (a *attempts) fail(t *target, f *failure) {
 	defer cancel()
 	_, err := a.entry.Settle(ctx, books.Result{
 		Outcome: f.outcome, Code: f.err.Code, Status: status,
-		Usage: f.usage, Estimated: f.usage != nil, Unknown: f.unknown,
+		Usage: f.usage, Estimated: f.usage != nil, Unknown: f.unknown, Clamped: t.call.MaxOutput,
 	})
 	if err != nil {
 		a.h.cfg.Log.Error("request not settled", zap.String("request_id", string(a.head.Request)), zap.Error(err))

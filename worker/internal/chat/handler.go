@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -105,7 +106,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h: h, w: w, r: r, start: start, head: head, endpoint: endpoint,
 		line: receipt.Receipt{
 			Tenant: h.cfg.Tenant, Request: head.Request, StartedAt: start.UnixMilli(), Endpoint: string(endpoint),
-			Key: head.Key, User: r.Header.Get(control.HeaderUser), Feature: r.Header.Get(control.HeaderFeature),
+			User: r.Header.Get(control.HeaderUser), Feature: r.Header.Get(control.HeaderFeature),
 		},
 	}
 	if endpoint == provider.Messages {
@@ -116,9 +117,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer req.release()
+	defer req.survive()
 	if err := req.serve(); err != nil {
 		req.refuse(err)
 	}
+}
+
+// survive turns a bug that hit before the request was admitted into an answer
+// and a receipt. Afterwards attempts.run has done what can be done.
+func (q *request) survive() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	q.refuse(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 }
 
 // request is one request on its way. It is used by one goroutine.
@@ -161,6 +176,8 @@ func (q *request) serve() error {
 
 // identify resolves the key under the policy that the gateway routed by.
 func (q *request) identify() error {
+	now, _ := q.h.current.get()
+	q.place(now)
 	if q.h.draining.Load() {
 		return &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "worker_draining", Message: "The tenant is being restarted; try again.", RetryAfter: time.Second}
 	}
@@ -169,14 +186,25 @@ func (q *request) identify() error {
 		return err
 	}
 	q.view = v
-	q.line.Day = q.start.In(v.zone).Format(time.DateOnly)
+	if v != now {
+		q.place(v)
+	}
 	k, err := v.key(q.head.Key, q.start)
 	if err != nil {
 		return err
 	}
 	q.key = k
-	q.line.Project, q.line.Env, q.line.Account, q.line.KeyOwner = k.Project, k.Env, k.Account, k.Owner
 	return nil
+}
+
+// place says in the receipt whose request it is, even if it is refused: the
+// ledger takes a key only together with the place it belongs to.
+func (q *request) place(v *view) {
+	q.line.Day = q.start.In(v.zone).Format(time.DateOnly)
+	if k := v.keys[q.head.Key]; k != nil {
+		q.line.Key, q.line.KeyOwner = k.ID, k.Owner
+		q.line.Project, q.line.Env, q.line.Account = k.Project, k.Env, k.Account
+	}
 }
 
 // reserve waits until there is room for the body, so that many large ones
@@ -261,10 +289,15 @@ func (q *request) refuse(err error) {
 		outcome = bulkhead.RefusedLimit
 	case e.Kind == bulkhead.Unauthenticated:
 		outcome = bulkhead.RefusedAuth
+	case e.Kind == bulkhead.UpstreamTimeout:
+		outcome = bulkhead.TimedOut
 	case e.Kind == bulkhead.Upstream || e.Kind == bulkhead.Unavailable || e.Kind == bulkhead.Internal:
 		outcome = bulkhead.Failed
 	}
 	q.line.Code, q.line.Status = e.Code, e.Status()
+	if e == clientGone {
+		q.line.Status = statusClientGone
+	}
 	q.line.LatencyMS = time.Since(q.start).Milliseconds()
 	if q.view != nil {
 		q.rateHeaders()

@@ -47,10 +47,17 @@ func (l *learned) inputTokens(key uint64) (int64, bool) {
 	return n, ok
 }
 
-// learn stores a provider's count.
-func (l *learned) learn(key uint64, tokens int64) {
+// learn stores a provider's count, if it is within what was reserved for the
+// prompt. One that is not believable, or no longer true, is forgotten: it must not
+// narrow, nor blow up, the reservations to come.
+func (l *learned) learn(key uint64, tokens, reserved int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if tokens <= 0 || tokens > reserved {
+		delete(l.recent, key)
+		delete(l.older, key)
+		return
+	}
 	if len(l.recent) >= learnedSize {
 		l.older, l.recent = l.recent, make(map[uint64]int64, learnedSize)
 	}

@@ -39,7 +39,7 @@ func (p *plain) head(status int) error {
 }
 
 func (p *plain) data(_ context.Context, b []byte) error {
-	if p.status >= 400 && len(p.body)+len(b) > maxErrorAnswer {
+	if (p.status < 200 || p.status > 299) && len(p.body)+len(b) > maxErrorAnswer {
 		p.body = nil
 		return &providerError{&provider.Failure{Kind: bulkhead.Upstream, Code: "upstream_error", Message: "The provider failed.", Retryable: true, NotCharged: true}, p.status}
 	}
@@ -50,7 +50,7 @@ func (p *plain) data(_ context.Context, b []byte) error {
 	return nil
 }
 
-func (p *plain) progress() (bool, *bulkhead.Usage) { return false, nil }
+func (p *plain) end() (bool, *bulkhead.Usage) { return false, nil }
 
 func (p *plain) finish(ctx context.Context) error {
 	answer, err := p.target.adapter.Answer(ctx, &p.target.call, p.status, p.body)
@@ -77,7 +77,7 @@ func (p *plain) settle(answer *provider.Answer) (*books.Settled, error) {
 	if usage == nil {
 		usage, estimated = &bulkhead.Usage{Input: bytesToTokens(len(p.attempts.body)), Output: bytesToTokens(len(answer.Body))}, true
 	} else if usage.Valid() {
-		p.h.learned.learn(p.learnKey(p.target), usage.InputTokens())
+		p.h.learned.learn(p.learnKey(p.target), usage.InputTokens(), p.entry.Input())
 	}
 	ctx, cancel := background()
 	defer cancel()

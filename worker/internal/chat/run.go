@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -66,6 +67,9 @@ func (q *request) translate(t *target, maxOutput int64) error {
 			return adapterError(err)
 		}
 		t.adapter, t.info = a, a.Info()
+	}
+	if !slices.Contains(t.info.Endpoints, q.endpoint) {
+		return bulkhead.E(bulkhead.NotFound, "unsupported_endpoint", "The provider of this model does not serve this endpoint.")
 	}
 	t.call = provider.Call{
 		Endpoint: q.endpoint, Model: t.Model, Body: q.body, Stream: q.doc.Stream,

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"sync"
@@ -20,7 +21,9 @@ type stream struct {
 	events provider.Events
 	errs   *plain // takes in the body of an answer that is no stream
 
-	output   int64 // estimate of output tokens delivered
+	output   int64 // upper estimate of output tokens delivered
+	pieces   int64 // events delivered
+	heard    bool  // the provider has begun to answer
 	usage    *bulkhead.Usage
 	suspect  bool // the provider reported usage that is not believable
 	terminal []byte
@@ -136,13 +139,15 @@ func (s *stream) translate(events []byte) error {
 	s.output = max(s.output, d.Output)
 	s.done = s.done || d.Done
 	s.terminal = append(s.terminal, d.Terminal...)
-	if d.Err != nil {
-		return &providerError{d.Err, http.StatusOK}
-	}
+	s.heard = s.heard || len(d.Data)+len(d.Terminal) > 0
+	s.pieces += int64(bytes.Count(d.Data, eventEnd))
 	if len(d.Data) > 0 {
 		if err := s.send(d.Data); err != nil {
 			return err
 		}
+	}
+	if d.Err != nil {
+		return &providerError{d.Err, http.StatusOK}
 	}
 	if !s.done && !s.entry.Covers(s.output) {
 		return errLimitReached
@@ -150,20 +155,31 @@ func (s *stream) translate(events []byte) error {
 	return nil
 }
 
+var eventEnd = []byte("\n\n")
+
 // errLimitReached cuts a stream whose provider went on beyond its ceiling when
 // no limit has anything left to extend it by.
 var errLimitReached = bulkhead.E(bulkhead.QuotaExhausted, "limit_reached", "The stream was cut: a limit is used up.")
 
-func (s *stream) progress() (bool, *bulkhead.Usage) {
+func (s *stream) end() (bool, *bulkhead.Usage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.usage != nil {
+	s.finished = true
+	switch {
+	case s.usage != nil:
 		return s.began, s.usage
-	}
-	if s.first == 0 {
+	case !s.heard:
 		return s.began, nil
 	}
-	return s.began, &bulkhead.Usage{Input: s.estimateInput(), Output: s.output}
+	return s.began, s.estimate()
+}
+
+// estimate is the usage of a stream whose provider reported none: an event has
+// a token or more, and a token four bytes on average, within the adapter's upper
+// bound.
+func (s *stream) estimate() *bulkhead.Usage {
+	output := min(s.output, max(s.pieces, (s.output+3)/4))
+	return &bulkhead.Usage{Input: s.estimateInput(), Output: output}
 }
 
 func (s *stream) estimateInput() int64 {
@@ -183,7 +199,7 @@ func (s *stream) finish(ctx context.Context) error {
 	if err := s.settle(); err != nil {
 		return err
 	}
-	if !s.done && s.endpoint != provider.Responses {
+	if !s.done && (s.endpoint == provider.ChatCompletions || s.endpoint == provider.Completions) {
 		s.terminal = append(s.terminal, "data: [DONE]\n\n"...)
 	}
 	// The answer is on the books: whether the client still reads it changes nothing.
@@ -194,9 +210,9 @@ func (s *stream) finish(ctx context.Context) error {
 func (s *stream) settle() error {
 	usage, estimated := s.usage, false
 	if usage == nil {
-		usage, estimated = &bulkhead.Usage{Input: s.estimateInput(), Output: s.output}, true
+		usage, estimated = s.estimate(), true
 	} else if usage.Valid() {
-		s.h.learned.learn(s.learnKey(s.target), usage.InputTokens())
+		s.h.learned.learn(s.learnKey(s.target), usage.InputTokens(), s.entry.Input())
 	}
 	ctx, cancel := background()
 	defer cancel()

@@ -28,14 +28,18 @@ import (
 	"go.uber.org/zap"
 )
 
-// orphanGrace is how long running requests may finish once the supervisor is
-// gone.
-const orphanGrace = 10 * time.Second
+// How long running requests may finish in cases that nobody sets a time for.
+const (
+	orphanGrace = 10 * time.Second // the supervisor is gone
+	brokenGrace = time.Second      // nothing can be recorded any more: they can only be told
+)
 
 // worker is the state of the process between its messages. The control loop
 // owns it; nothing else writes its fields.
 type worker struct {
 	control *control.Conn
+	confine func(control.Sandbox) ([]control.Layer, error)
+	sockets func() (sockets, error)
 	start   control.Start
 	log     *zap.Logger
 	signer  ed25519.PrivateKey
@@ -49,14 +53,21 @@ type worker struct {
 // the supervisor's end, 1 when it could not serve (and said why on the control
 // socket).
 func Run() int {
-	conn := control.NewConn(os.NewFile(control.FDControl, "control"))
-	w := &worker{control: conn}
+	w := &worker{
+		control: control.NewConn(os.NewFile(control.FDControl, "control")),
+		confine: func(s control.Sandbox) ([]control.Layer, error) { return lockdown.Apply(s, lockdown.Worker) },
+		sockets: inherited,
+	}
+	return w.run()
+}
+
+func (w *worker) run() int {
 	if err := w.live(); err != nil {
 		var f *fatalError
 		if !errors.As(err, &f) {
 			f = &fatalError{reason: "internal", err: err}
 		}
-		_ = conn.Send(control.TypeFatal, control.Fatal{Reason: f.reason, Detail: f.err.Error()})
+		_ = w.control.Send(control.TypeFatal, control.Fatal{Reason: f.reason, Detail: f.err.Error()})
 		if w.log != nil {
 			w.log.Error("worker ends", zap.String("reason", f.reason), zap.Error(f.err))
 		}
@@ -81,14 +92,14 @@ func (w *worker) live() error {
 	if err := w.receiveStart(); err != nil {
 		return err
 	}
-	layers, err := lockdown.Apply(w.start.Sandbox, lockdown.Worker)
+	layers, err := w.confine(w.start.Sandbox)
 	if err != nil {
 		return fatal("missing_layer", err)
 	}
 	if err := w.openBooks(); err != nil {
 		return err
 	}
-	defer w.books.Close()
+	defer w.drain(0) // whatever went wrong: what runs is closed on the books
 	public, signer, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return fmt.Errorf("generate receipt key: %w", err)
@@ -138,11 +149,44 @@ func (w *worker) openBooks() error {
 	return nil
 }
 
-// loop handles the supervisor's messages until the worker has drained or the
-// supervisor is gone.
-func (w *worker) loop() error {
+// message is what came on the control socket.
+type message struct {
+	kind control.Type
+	raw  []byte
+	err  error
+}
+
+// receive hands the supervisor's messages to the loop, the last one with an
+// error. It ends with the socket, or when nobody listens any more.
+func (w *worker) receive(to chan<- message, over <-chan struct{}) {
 	for {
 		t, raw, err := w.control.Receive()
+		select {
+		case to <- message{t, raw, err}:
+		case <-over:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// loop handles the supervisor's messages until the worker has drained, the
+// supervisor is gone, or the journal is.
+func (w *worker) loop() error {
+	messages, over := make(chan message), make(chan struct{})
+	defer close(over)
+	go w.receive(messages, over) // ends with the process at the latest
+	for {
+		var m message
+		select {
+		case <-w.books.Broken():
+			err := fatal("journal_poisoned", books.ErrPoisoned)
+			return errors.Join(err, w.drain(brokenGrace))
+		case m = <-messages:
+		}
+		t, raw, err := m.kind, m.raw, m.err
 		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 			return w.drain(orphanGrace)
 		} else if err != nil {
@@ -217,12 +261,13 @@ func (w *worker) ack(raw []byte) error {
 }
 
 // drain finishes what runs, sends the last receipts if somebody listens, and
-// closes the stores.
+// closes the stores. A second call does nothing.
 func (w *worker) drain(grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	if w.service != nil {
 		w.service.close(ctx)
+		w.service = nil
 	}
 	w.background.Wait()
 	if err := w.books.Close(); err != nil {

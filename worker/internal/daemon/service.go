@@ -33,10 +33,14 @@ const (
 // as it came and once as it goes upstream, and garbage of both takes as much.
 const bodyShare = 6
 
+// settleGrace bounds the wait for requests that were cut to close their books.
+const settleGrace = 5 * time.Second
+
 // service is what serves while an epoch lasts.
 type service struct {
 	w        *worker
 	handler  *chat.Handler
+	running  running
 	requests *http.Server
 	queries  *http.Server
 	broker   *control.Broker
@@ -46,20 +50,32 @@ type service struct {
 	stopped  chan struct{}
 }
 
+// sockets are what a worker was handed beside its control socket.
+type sockets struct {
+	requests, queries net.Listener
+	broker            *control.BrokerConn
+}
+
+// inherited opens the descriptors that the process was born with.
+func inherited() (s sockets, err error) {
+	if s.requests, err = listener(control.FDRequests, "requests"); err != nil {
+		return s, err
+	}
+	if s.queries, err = listener(control.FDQueries, "queries"); err != nil {
+		return s, err
+	}
+	if s.broker, err = control.FileBrokerConn(os.NewFile(control.FDBroker, "broker")); err != nil {
+		return s, fmt.Errorf("open broker socket: %w", err)
+	}
+	return s, nil
+}
+
 func newService(w *worker) (*service, error) {
-	requests, err := listener(control.FDRequests, "requests")
+	socks, err := w.sockets()
 	if err != nil {
 		return nil, err
 	}
-	queries, err := listener(control.FDQueries, "queries")
-	if err != nil {
-		return nil, err
-	}
-	conn, err := control.FileBrokerConn(os.NewFile(control.FDBroker, "broker"))
-	if err != nil {
-		return nil, fmt.Errorf("open broker socket: %w", err)
-	}
-	s := &service{w: w, broker: control.NewBroker(conn), stop: make(chan struct{}), stopped: make(chan struct{})}
+	s := &service{w: w, broker: control.NewBroker(socks.broker), stop: make(chan struct{}), stopped: make(chan struct{})}
 	s.pool = upstream.New(s.broker, roots(w.start.CABundle))
 	s.adapters = adapters.New(adapters.Config{
 		Broker: s.broker, TempDir: filepath.Join(lockdown.DataPath(w.start.Sandbox, lockdown.Worker), "tmp"),
@@ -73,10 +89,10 @@ func newService(w *worker) (*service, error) {
 		KeepAlive: or(t.KeepAlive, defaultKeepAlive), Log: w.log,
 	})
 	errorLog := zap.NewStdLog(w.log.Named("http"))
-	s.requests = &http.Server{Handler: s.handler, ErrorLog: errorLog, MaxHeaderBytes: 64 << 10}
+	s.requests = &http.Server{Handler: s.running.count(s.handler), ErrorLog: errorLog, MaxHeaderBytes: 64 << 10}
 	s.queries = &http.Server{Handler: newQueries(w.books, w.log), ErrorLog: errorLog, ReadHeaderTimeout: 5 * time.Second}
-	s.serve(s.requests, requests)
-	s.serve(s.queries, queries)
+	s.serve(s.requests, socks.requests)
+	s.serve(s.queries, socks.queries)
 	w.background.Go(func() { s.sendReceipts(or(t.ReceiptInterval, defaultReceiptInterval)) })
 	return s, nil
 }
@@ -100,6 +116,7 @@ func (s *service) close(ctx context.Context) {
 	s.handler.Drain()
 	if err := s.requests.Shutdown(ctx); err != nil {
 		s.requests.Close()
+		s.running.wait(settleGrace)
 	}
 	s.queries.Close()
 	close(s.stop)

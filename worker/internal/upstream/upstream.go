@@ -18,9 +18,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead/plugins/provider"
@@ -62,8 +64,11 @@ type transport struct {
 	rt      *http.Transport
 }
 
-// New makes a pool. roots may be nil when no provider uses https.
+// New makes a pool. Without roots no provider that uses https is trusted.
 func New(d Dialer, roots *x509.CertPool) *Pool {
+	if roots == nil {
+		roots = x509.NewCertPool() // nil would mean the host's
+	}
 	return &Pool{dialer: d, roots: roots, transports: map[string]*transport{}}
 }
 
@@ -85,11 +90,20 @@ func (pl *Pool) Send(ctx context.Context, p *control.Provider, info provider.Inf
 		ContentLength: int64(len(r.Body)),
 		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil },
 	}
-	resp, err := t.rt.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("call provider %s: %w", p.Name, err)
+	// A request is sent again, on another connection, only when nothing of it was
+	// written, so what counts is whether the last try got a connection.
+	var connected atomic.Bool
+	resp, err := t.rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})))
+	switch {
+	case err == nil:
+		return resp, nil
+	case !connected.Load() && !NotSent(err):
+		err = &NotSentError{err}
 	}
-	return resp, nil
+	return nil, fmt.Errorf("call provider %s: %w", p.Name, err)
 }
 
 // header is the whole outgoing header: an allow-list by construction.

@@ -1,0 +1,3 @@
+package main
+
+func runExact(bin string, n int) error { return nil }

@@ -1,0 +1,10 @@
+package main
+
+import (
+	"flag"
+	"time"
+)
+
+var _ = flag.ErrHelp
+
+func runSoak(bin string, d time.Duration) error { return nil }
