@@ -17,15 +17,24 @@ type raftLog struct {
 	log     *zap.Logger
 	name    string
 	implied []any
+	alone   bool // the node is the only voter
 }
 
 var _ hclog.Logger = (*raftLog)(nil)
 
-func newRaftLog(l *zap.Logger) *raftLog {
-	return &raftLog{log: l.WithOptions(zap.WithCaller(false))}
+func newRaftLog(l *zap.Logger, alone bool) *raftLog {
+	return &raftLog{log: l.WithOptions(zap.WithCaller(false)), alone: alone}
+}
+
+// routine reports whether raft warns of what every start of a single voter does.
+func (l *raftLog) routine(msg string) bool {
+	return l.alone && (msg == "heartbeat timeout reached, starting election" || msg == "skipping application of old log")
 }
 
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
+	if level == hclog.Warn && l.routine(msg) {
+		level = hclog.Debug
+	}
 	if ce := l.log.Check(zapLevel(level), msg); ce != nil {
 		ce.Write(fields(args)...)
 	}
@@ -46,7 +55,7 @@ func (l *raftLog) IsError() bool { return l.log.Core().Enabled(zapcore.ErrorLeve
 func (l *raftLog) ImpliedArgs() []any { return l.implied }
 
 func (l *raftLog) With(args ...any) hclog.Logger {
-	return &raftLog{l.log.With(fields(args)...), l.name, slices.Concat(l.implied, args)}
+	return &raftLog{l.log.With(fields(args)...), l.name, slices.Concat(l.implied, args), l.alone}
 }
 
 func (l *raftLog) Name() string { return l.name }
@@ -58,7 +67,7 @@ func (l *raftLog) Named(name string) hclog.Logger {
 	return l.ResetNamed(name)
 }
 
-func (l *raftLog) ResetNamed(name string) hclog.Logger { return &raftLog{l.log, name, l.implied} }
+func (l *raftLog) ResetNamed(name string) hclog.Logger { return &raftLog{l.log, name, l.implied, l.alone} }
 
 func (l *raftLog) SetLevel(hclog.Level) {}
 

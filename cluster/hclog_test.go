@@ -12,7 +12,7 @@ import (
 
 func TestRaftLogWritesToZap(t *testing.T) {
 	core, logs := observer.New(zapcore.InfoLevel)
-	l := newRaftLog(zap.New(core))
+	l := newRaftLog(zap.New(core), false)
 	l.Debug("hidden")
 	l.With("node", "n1").Named("wal").Warn("slow", "index", uint64(7), "servers", hclog.Fmt("%+v", []int{1}), "error", errors.New("boom"), "odd")
 	entries := logs.All()

@@ -59,7 +59,7 @@ func start(cfg Config, voters []string) (n *Node, err error) {
 	n = &Node{cfg: cfg, snapshotNow: make(chan struct{}, 1), done: make(chan struct{})}
 	n.change, _ = n.Watch()
 	n.fsm = &fsm{state: state.New(), applied: n.applied, trip: n.fail, reshaped: n.wantSnapshot}
-	log := newRaftLog(cfg.Log.Named("raft"))
+	log := newRaftLog(cfg.Log.Named("raft"), cfg.Stream == nil)
 	if n.disk, err = openDisk(&cfg, log, n.fail); err != nil {
 		return nil, err
 	}

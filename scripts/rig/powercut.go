@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -146,7 +148,7 @@ func (c *chaos) cut() error {
 		return err
 	}
 	after := c.disk() + ".cut"
-	cerr := run("cp", "--sparse=always", c.disk(), after)
+	cerr := c.copyDisk(after)
 	for _, pid := range stopped {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -161,6 +163,49 @@ func (c *chaos) cut() error {
 		return err
 	}
 	return run("mount", "-o", "loop", c.disk(), c.mount())
+}
+
+// copyDisk copies the image as it is at one instant: the kernel may go on writing
+// what the stopped processes left, and a copy with a write in its middle would be
+// a disk that no power cut can leave. So it copies until nothing was written
+// meanwhile.
+func (c *chaos) copyDisk(to string) error {
+	out, err := exec.Command("losetup", "-n", "-O", "NAME", "-j", c.disk()).Output()
+	if err != nil {
+		return fmt.Errorf("find loop device: %w", err)
+	}
+	stat := filepath.Join("/sys/block", filepath.Base(strings.TrimSpace(string(out))), "stat")
+	for range 50 {
+		before, err := writes(stat)
+		if err != nil {
+			return err
+		}
+		if err := run("cp", "--sparse=always", c.disk(), to); err != nil {
+			return err
+		}
+		if after, err := writes(stat); err == nil && after == before {
+			return nil
+		}
+	}
+	return errors.New("the disk is never still")
+}
+
+// writes counts the writes that a block device has completed and those under way.
+func writes(stat string) (n [2]uint64, err error) {
+	b, err := os.ReadFile(stat)
+	if err != nil {
+		return n, err
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 9 {
+		return n, fmt.Errorf("%s: %q", stat, b)
+	}
+	for i, at := range []int{4, 8} {
+		if n[i], err = strconv.ParseUint(f[at], 10, 64); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // freeze stops a process and all its descendants, those included that were

@@ -81,15 +81,16 @@ func (n *node) one(name string) int {
 	return pids[0]
 }
 
-// killProcess ends a process of the node with kill -9 and waits until it is gone.
+// killProcess ends a process of the node with kill -9 and waits until its parent
+// has reaped it: before that it may still hold sockets that take connections.
 func killProcess(t testing.TB, pid int) {
 	t.Helper()
 	_, start, _, err := readStat(pid)
 	check(t, err)
 	check(t, syscall.Kill(pid, syscall.SIGKILL))
-	eventually(t, "the killed process is gone", func() error {
-		if (process{pid, start}).alive() {
-			return fmt.Errorf("process %d is alive", pid)
+	eventually(t, "the killed process is reaped", func() error {
+		if _, now, state, err := readStat(pid); err == nil && now == start {
+			return fmt.Errorf("process %d is there, state %s", pid, state)
 		}
 		return nil
 	})
