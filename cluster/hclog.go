@@ -67,7 +67,9 @@ func (l *raftLog) Named(name string) hclog.Logger {
 	return l.ResetNamed(name)
 }
 
-func (l *raftLog) ResetNamed(name string) hclog.Logger { return &raftLog{l.log, name, l.implied, l.alone} }
+func (l *raftLog) ResetNamed(name string) hclog.Logger {
+	return &raftLog{l.log, name, l.implied, l.alone}
+}
 
 func (l *raftLog) SetLevel(hclog.Level) {}
 
