@@ -122,7 +122,7 @@ func Defaults() Server {
 			Parked:        512,
 			DrainTimeout:  30 * time.Second,
 		},
-		Journal: Journal{Segment: 16 << 20, Quota: 1 << 30, MinFree: 256 << 20},
+		Journal: Journal{Segment: 4 << 20, Quota: 1 << 30, MinFree: 256 << 20},
 		Log:     Log{Level: "info"},
 	}
 }

@@ -48,6 +48,12 @@ func (b *bench) neighbours(n *node, check bool) error {
 	if b.short {
 		rounds = 1
 	}
+	// The first requests start the worker and fill the caches of both.
+	for url, key := range map[string]string{b.proxyURL + chatPath: "", n.url(): victim} {
+		if _, err := b.load(b.at.client, "-url", url, "-key", key, "-rate", "20", "-d", "2s"); err != nil {
+			return err
+		}
+	}
 	proxy, gateway := map[string][]victimRun{}, map[string][]victimRun{}
 	for range rounds {
 		for _, v := range allNeighbours {

@@ -47,7 +47,7 @@ type Start struct {
 
 // Tuning is what the node's configuration says about every worker.
 type Tuning struct {
-	SegmentBytes    int64         `json:"segment_bytes"`     // journal segment size; 0 = 16 MiB
+	SegmentBytes    int64         `json:"segment_bytes"`     // journal segment size; 0 = 4 MiB
 	MaxJournalBytes int64         `json:"max_journal_bytes"` // the tenant's disk quota for its journal; 0 = 1 GiB
 	MinFreeBytes    int64         `json:"min_free_bytes"`    // refuse new requests below this much free disk; 0 = 256 MiB
 	MemoryBytes     int64         `json:"memory_bytes"`      // what the worker may take; 0 = 192 MiB
