@@ -37,23 +37,33 @@ lint: ## gofmt, go vet and staticcheck
 fuzz: ## Run every fuzz target for FUZZTIME (default 10s)
 	scripts/fuzz.sh $(or $(FUZZTIME),10s)
 
+.PHONY: exact
+exact: build ## 1,000 parallel requests against limits: never one more, never fewer than fit
+	scripts/rig.sh exact
+
 .PHONY: chaos
-chaos: build ## 1,000 random kills under load, the books checked against the upstream
-	scripts/chaos.sh $(or $(KILLS),1000)
+chaos: build ## KILLS (1000) random kills under load and CUTS (20) power cuts, the books checked against the upstream
+	scripts/chaos.sh $(or $(KILLS),1000) $(or $(CUTS),20)
 
 .PHONY: bench
 bench: build ## Cost and isolation, side by side with a bare Go proxy
 	scripts/bench.sh
 
 .PHONY: soak
-soak: build ## Long load with memory and descriptor slopes
-	scripts/soak.sh $(or $(SOAK),1h)
+soak: build ## SOAK minutes (60) of load with memory and descriptor slopes
+	scripts/soak.sh $(or $(SOAK),60)
+
+.PHONY: realmodel
+realmodel: build ## The main job on the real language model in the file MODEL
+	MODEL='$(MODEL)' scripts/realmodel.sh
 
 .PHONY: check
 check: lint test ## What CI runs
 	scripts/fuzz.sh 3s
-	scripts/chaos.sh 200
-	scripts/bench.sh --short
+	scripts/rig.sh exact
+	scripts/chaos.sh 200 3
+	scripts/soak.sh 20s
+	scripts/bench.sh -short -check
 
 .PHONY: clean
 clean: ## Remove bin/ and the demo data

@@ -152,8 +152,8 @@ func (c *chaos) checkUpstream(b books) (problems []error) {
 	charged := map[string]bool{}
 	var capped int64
 	eachLine(c.upstreamBook(), func(line []byte) {
-		var e entry
-		if json.Unmarshal(line, &e) != nil || e.Client == "" || e.Status != 200 {
+		e, ok := readEntry(line)
+		if !ok || e.Client == "" || e.Status != 200 {
 			return
 		}
 		if charged[e.Client] {
@@ -225,6 +225,12 @@ func (c *chaos) checkLedger(b books) []error {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return problems
+}
+
+// readEntry reads a line of the upstream's record.
+func readEntry(line []byte) (e entry, ok bool) {
+	ok = json.Unmarshal(line, &e) == nil
+	return e, ok
 }
 
 func eachLine(path string, f func([]byte)) {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -22,9 +23,11 @@ type chaos struct {
 	peak  map[string]int64 // KiB that a process of a kind held at most
 }
 
-// The tenants of a campaign: one whose adapter is linked in, one whose adapter
-// is a plugin process, and one whose day of tokens ends in the middle.
-var chaosTenants = []string{"linked", "plugged", "capped"}
+// The tenants of a campaign: those whose adapter is linked in, those whose
+// adapter is a plugin process, and one whose day of tokens ends in the middle.
+// They are so many because a worker that is killed too often is held down, and a
+// campaign without answers proves nothing.
+var chaosTenants = []string{"linked-1", "linked-2", "linked-3", "plugged-1", "plugged-2", "capped"}
 
 // cappedTokens is the day of the tenant "capped". Its price is one unit of
 // money a token, so that the report's upper bounds of cost count tokens.
@@ -128,23 +131,30 @@ func (c *chaos) setUp() error {
 	if _, err := c.n.cli(tokenPrice, "apply", "-f", "-"); err != nil {
 		return err
 	}
-	_, err = c.n.cli(`kind: Provider
-metadata: {name: mock, tenant: plugged}
+	for _, t := range chaosTenants {
+		if !strings.HasPrefix(t, "plugged") {
+			continue
+		}
+		if _, err = c.n.cli(`kind: Provider
+metadata: {name: mock, tenant: `+t+`}
 spec: {adapter: openai, plugin: true, base_url: "`+c.b.mockURL+`/v1", allow_private: true}
-`, "apply", "-f", "-")
-	return err
+`, "apply", "-f", "-"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // startLoads sends plain and streamed requests for every tenant; a tenth hangs
 // up in the middle. The capped one's are at a rate: refusals are quick.
 func (c *chaos) startLoads() error {
 	for _, t := range chaosTenants {
-		rate := []string{"-c", "6"}
+		rate := []string{"-c", "3"}
 		if t == "capped" {
 			rate = []string{"-rate", "60"}
 		}
 		cmd, err := c.b.background(spot{}, append(rate, "-url", c.n.url(), "-key", c.keys[t], "-d", "1h", "-max-tokens", "256", "-out", c.clientBook(),
-			"-mock", "l=5 c=20 d=1 k="+t, "-mix", "-cancel", "0.1", "-timeout", "20s")...)
+			"-mock", "l=5 c=20 d=1 k="+t, "-mix", "-cancel", "0.1", "-timeout", "20s", "-pause", "50ms")...)
 		if err != nil {
 			return err
 		}
@@ -161,10 +171,11 @@ func (c *chaos) stopLoads() {
 	c.loads = nil
 }
 
-// killLoop kills a random part, waits a random moment, and again.
+// killLoop waits a random moment, kills a random part, and again: about 2.5
+// kills a second.
 func (c *chaos) killLoop(kills int) error {
 	for done, tries := 0, 0; done < kills && tries < 20*kills; tries++ {
-		time.Sleep(time.Duration(20+c.rng.IntN(180)) * time.Millisecond)
+		time.Sleep(time.Duration(20+c.rng.IntN(760)) * time.Millisecond)
 		switch k := c.rng.IntN(10); {
 		case k == 0:
 			c.n.kill()

@@ -28,9 +28,13 @@ func (c *client) close() {
 func (l *load) one(c *client, from time.Time) {
 	n := l.sequence.Add(1)
 	cancel := l.Cancel > 0 && float64(n%100) < l.Cancel*100
-	x := exchange{stream: l.Stream || l.Mix && n%2 == 1, cancel: cancel}
+	x := exchange{stream: l.Stream || l.Mix && n%2 == 1, cancel: cancel,
+		early: cancel && n%3 == 0, patience: time.Duration(n%10) * time.Millisecond}
 	err := l.exchange(c, from, &x)
 	took := time.Since(from)
+	if err != nil && l.Pause > 0 {
+		defer time.Sleep(l.Pause) // after the lock is given back
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -58,6 +62,8 @@ func errText(err error) string {
 // exchange is a request and what came of it.
 type exchange struct {
 	stream, cancel bool
+	early          bool          // with cancel: hang up before the answer
+	patience       time.Duration // with early: how long after the request
 	first          time.Duration // to the head of the answer
 	id             string        // of the answer's head
 	status         int           // 0 = no head was read
@@ -88,6 +94,10 @@ func (l *load) exchange(c *client, from time.Time, x *exchange) (err error) {
 	c.c.SetDeadline(time.Now().Add(l.Timeout))
 	if _, err = c.c.Write(raw); err != nil {
 		return errors.New("write")
+	}
+	if x.early { // the connection closes, whatever the gateway is doing by then
+		time.Sleep(x.patience)
+		return nil
 	}
 	resp, err := http.ReadResponse(c.r, nil)
 	if err != nil {

@@ -18,7 +18,7 @@ type load struct {
 	Name, URL, Key, Model, Mock, PIDs, Out string
 	Conns, N, Prompt, MaxTokens            int
 	Rate, Cancel                           float64
-	Duration, Slow, Timeout, Drain         time.Duration
+	Duration, Slow, Timeout, Drain, Pause  time.Duration
 	Stream, Mix, Burst                     bool
 
 	addr, path string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,6 +26,7 @@ type node struct {
 	config    string            // more sections of the server's configuration file
 	env       map[string]string // of dev.env
 	cmd       *exec.Cmd
+	ended     chan struct{} // closed when cmd was waited for
 	log       *os.File
 	port      [2]string
 }
@@ -83,12 +85,25 @@ func (n *node) start() error {
 		args = []string{"server", "--config", file}
 	}
 	n.cmd = n.at.command(n.self, filepath.Join(n.bin, "bulkhead"), args...)
+	// What a killed node leaves in its temporary folder goes with the rig's.
+	temp := n.log.Name() + ".tmp"
+	if err := os.MkdirAll(temp, 0o755); err != nil {
+		return err
+	}
+	n.cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
 		return err
 	}
+	n.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) { cmd.Wait(); close(ended) }(n.cmd, n.ended)
 	deadline := time.Now().Add(startTimeout)
 	for time.Now().Before(deadline) {
+		select {
+		case <-n.ended:
+			return fmt.Errorf("the node ended: %s: %s", n.cmd.ProcessState, n.tail())
+		default:
+		}
 		if resp, err := http.Get("http://127.0.0.1:" + n.port[1] + "/readyz"); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -97,14 +112,24 @@ func (n *node) start() error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return fmt.Errorf("node not ready after %s; see %s", startTimeout, n.log.Name())
+	return fmt.Errorf("node not ready after %s: %s", startTimeout, n.tail())
+}
+
+// tail is the end of the node's log.
+func (n *node) tail() string {
+	b, _ := os.ReadFile(n.log.Name())
+	return string(b[max(0, len(b)-2000):])
 }
 
 // writeConfig writes what a server needs to be told.
 func (n *node) writeConfig() (string, error) {
 	key, file := n.data+".key", n.data+".yaml"
-	if err := os.WriteFile(key, []byte(strings.Repeat("5a", 32)+"\n"), 0o600); err != nil {
-		return "", err
+	if _, err := os.Stat(key); err != nil {
+		var secret [32]byte
+		rand.Read(secret[:])
+		if err := os.WriteFile(key, fmt.Appendf(nil, "%x\n", secret), 0o600); err != nil {
+			return "", err
+		}
 	}
 	return file, os.WriteFile(file, fmt.Appendf(nil, `node_id: rig
 data_dir: %s
@@ -137,17 +162,17 @@ func (n *node) readEnv() error {
 }
 
 // stop ends the node as an operator would and waits for it.
-func (n *node) stop() {
-	if n.cmd != nil {
-		n.cmd.Process.Signal(syscall.SIGTERM)
-		n.cmd.Wait()
-	}
-}
+func (n *node) stop() { n.end(syscall.SIGTERM) }
 
 // kill ends the node without warning.
-func (n *node) kill() {
-	n.cmd.Process.Kill()
-	n.cmd.Wait()
+func (n *node) kill() { n.end(syscall.SIGKILL) }
+
+func (n *node) end(s syscall.Signal) {
+	if n.cmd == nil || n.ended == nil {
+		return
+	}
+	n.cmd.Process.Signal(s)
+	<-n.ended
 }
 
 // cli runs the command line against the node.

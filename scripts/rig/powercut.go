@@ -152,7 +152,7 @@ func (c *chaos) cut() error {
 	for _, pid := range stopped {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	c.n.cmd.Wait()
+	<-c.n.ended
 	if cerr != nil {
 		return cerr
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 )
 
@@ -65,6 +66,25 @@ func (n *node) tenants(names []string, mock string) (map[string]string, error) {
 		keys[name] = key
 	}
 	return keys, nil
+}
+
+// wake starts a tenant's worker without using up any limit: only so many
+// requests may wait for one to start.
+func (n *node) wake(key string) error {
+	req, err := http.NewRequest(http.MethodGet, n.env["BULKHEAD_URL"]+"/v1/models", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("wake worker: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("wake worker: %s", resp.Status)
+	}
+	return nil
 }
 
 func (n *node) key(tenant string) (string, error) {

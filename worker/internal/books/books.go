@@ -50,8 +50,8 @@ var (
 	ErrPoisoned = journal.ErrPoisoned
 )
 
-// Config describes a tenant's books. Tenant, Dir, LogbookDir, DataKey, Policy
-// and Log are required.
+// Config describes a tenant's books. Tenant, Dir, LogbookDir, DataKey, Policy and
+// Log are required.
 type Config struct {
 	Tenant     bulkhead.TenantID
 	Dir        string // of the journal
@@ -62,6 +62,7 @@ type Config struct {
 	QueueLen                        int   // waiting requests; 0 = 1024
 
 	Policy *control.Policy
+	FS     journal.FS // of the journal; nil = the real disk
 	Log    *zap.Logger
 }
 
@@ -110,7 +111,7 @@ func Open(cfg Config) (*Books, error) {
 	}
 	j, err := journal.Open(journal.Config{
 		Dir: cfg.Dir, Tenant: cfg.Tenant, DataKey: cfg.DataKey,
-		SegmentBytes: cfg.SegmentBytes, MaxBytes: cfg.MaxBytes, MinFree: cfg.MinFree, Log: cfg.Log,
+		SegmentBytes: cfg.SegmentBytes, MaxBytes: cfg.MaxBytes, MinFree: cfg.MinFree, FS: cfg.FS, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)

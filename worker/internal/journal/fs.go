@@ -46,6 +46,9 @@ type File interface {
 // disk is the real FS.
 type disk struct{}
 
+// Disk is the real FS, for those who put something in front of it.
+func Disk() FS { return disk{} }
+
 var _ FS = disk{}
 
 func (disk) MakeDir(dir string) error {

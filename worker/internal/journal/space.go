@@ -12,7 +12,7 @@ import (
 
 // roomTimeout bounds how long a record waits for a segment being prepared:
 // fail closed with a deadline, never hang.
-const roomTimeout = 250 * time.Millisecond
+const roomTimeout = 5 * time.Second
 
 // retryAfter is how long a failed preparation is not tried again.
 const retryAfter = time.Second
