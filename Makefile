@@ -59,7 +59,7 @@ realmodel: build ## The main job on the real language model in the file MODEL
 
 .PHONY: check
 check: lint test ## What CI runs
-	scripts/fuzz.sh 3s
+	scripts/fuzz.sh 3000x
 	scripts/rig.sh exact
 	scripts/chaos.sh 200 3
 	scripts/soak.sh 20s

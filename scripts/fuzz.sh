@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module, one after the other, for TIME each.
+# Runs every fuzz target of the module, one after the other, for TIME each: a
+# duration, or a count such as 3000x, which on a busy machine is never cut off.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-10s}

@@ -48,7 +48,7 @@ func TestOutcomes(t *testing.T) {
 		want   string // the final receipt
 	}{
 		{"served", setup{main: good}, call{body: chat}, 200, "", "served//200 unknown=false estimated=false suspect=false usage=5+7 attempt=1"},
-		{"served without usage", setup{main: reply(200, completion(""))}, call{body: chat}, 200, "", "served//200 unknown=false estimated=true suspect=false usage=19+33 attempt=1"},
+		{"served without usage", setup{main: reply(200, completion(""))}, call{body: chat}, 200, "", "served//200 unknown=false estimated=true suspect=false usage=19+34 attempt=1"},
 		{"explicit zero stays zero", setup{main: reply(200, completion(`{"prompt_tokens":0,"completion_tokens":0}`))}, call{body: chat}, 200, "", "served//200 unknown=false estimated=false suspect=false usage=0+0 attempt=1"},
 		{"embeddings", setup{main: reply(200, `{"data":[],"usage":{"prompt_tokens":3,"total_tokens":3}}`)}, call{endpoint: "embeddings", body: `{"model":"solo","input":"a b"}`}, 200, "", "served//200 unknown=false estimated=false suspect=false usage=3+0 attempt=1"},
 		{"embeddings without usage", setup{main: reply(200, `{"data":[[1,2,3,4,5,6,7,8,9,10]]}`)}, call{endpoint: "embeddings", body: `{"model":"solo","input":"a b"}`}, 200, "", "served//200 unknown=false estimated=true suspect=false usage=8+0 attempt=1"},
@@ -211,7 +211,9 @@ func (*buggy) Answer(context.Context, *provider.Call, int, []byte) (*provider.An
 	panic("bug in Answer")
 }
 
-func (*buggy) Stream(context.Context, *provider.Call) (provider.Stream, error) { panic("bug in Stream") }
+func (*buggy) Stream(context.Context, *provider.Call) (provider.Stream, error) {
+	panic("bug in Stream")
+}
 
 // TestPanicLeaksNothing: a bug after admission ends the request in the books and
 // gives its place back.

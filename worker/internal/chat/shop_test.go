@@ -292,7 +292,9 @@ const (
 	streamed = `{"model":"solo","messages":[{"role":"user","content":"hi"}],"max_tokens":50,"stream":true}`
 )
 
-func tokensADay(n int64) *manifest.Limits { return &manifest.Limits{Daily: &manifest.Window{Tokens: &n}} }
+func tokensADay(n int64) *manifest.Limits {
+	return &manifest.Limits{Daily: &manifest.Window{Tokens: &n}}
+}
 
 // seen collects what providers were asked.
 type seen struct {
