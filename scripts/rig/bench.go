@@ -88,6 +88,9 @@ func (b *bench) preamble() {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("%s, %d cores, load average before: %s\n", kernel(), runtime.NumCPU(), strings.Join(strings.Fields(string(load))[:3], " "))
 	fmt.Println("gateway and reference on one core in turn, mock and clients on another; medians; one run, so compare by ratio")
+	if r, err := b.measure(b.at.client, "sync", "-dir", b.dir, "-d", "1s"); err == nil {
+		fmt.Printf("a synced 4 KiB write below %s: p50 %.2f ms, p99 %.2f ms\n", os.TempDir(), r.P50, r.P99)
+	}
 	for _, m := range b.at.missing {
 		fmt.Println("not possible here:", m)
 	}
@@ -133,12 +136,17 @@ func (b *bench) stopPeers() {
 
 // load runs the generator as a process of its own.
 func (b *bench) load(at spot, args ...string) (result, error) {
+	return b.measure(at, append([]string{"load"}, args...)...)
+}
+
+// measure runs a verb that prints a result.
+func (b *bench) measure(at spot, args ...string) (result, error) {
 	var r result
-	cmd := at.command(b.self, b.self, append([]string{"load"}, args...)...)
+	cmd := at.command(b.self, b.self, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return r, fmt.Errorf("load %v: %w", args, err)
+		return r, fmt.Errorf("%v: %w", args, err)
 	}
 	return r, json.Unmarshal(out.Bytes(), &r)
 }

@@ -27,7 +27,10 @@ const usage = `usage: rig bench -bin bin [-short] [-check]           cost, isola
        rig mock  -addr 127.0.0.1:9001 [-journal FILE]
        rig proxy -addr 127.0.0.1:9002 -to http://127.0.0.1:9001
        rig load  -url URL -key KEY [-c 64 -d 5s | -rate 20 -d 5s | -n 1000 -burst] [-stream] [-mock "l=50 c=100"] ...
+       rig sync  -dir DIR [-d 5s]                     what the disk takes for a synced write
        rig place [-cpu N] [-nice N] [-slice D] -- PROGRAM [ARGUMENT ...]
+
+Folders of a run are made below $TMPDIR: it says which disk is measured.
 `
 
 func main() {
@@ -48,7 +51,7 @@ func main() {
 
 func verbs() map[string]func(*flag.FlagSet, []string) error {
 	return map[string]func(*flag.FlagSet, []string) error{
-		"mock": mockVerb, "proxy": proxyVerb, "load": loadVerb, "place": placeVerb,
+		"mock": mockVerb, "proxy": proxyVerb, "load": loadVerb, "place": placeVerb, "sync": syncVerb,
 		"bench": benchVerb, "noisy": benchVerb, "exact": exactVerb, "chaos": chaosVerb, "soak": soakVerb,
 	}
 }
@@ -137,12 +140,12 @@ func interruptible(f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	select {
 	case err := <-done:
 		return err
 	case s := <-signals:
 		leaveGroup()
-		return fmt.Errorf("interrupted by %s", s)
+		return fmt.Errorf("%s: the files of this run stay in %s", s, os.TempDir())
 	}
 }

@@ -1,10 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -33,9 +34,10 @@ const (
 	pluginKills = 50 * time.Millisecond
 )
 
-// victimRun is one measurement of the victim, and of a client that talks to the
-// mock directly at the same time: what generator and machine add by themselves.
-type victimRun struct{ victim, harness result }
+// victimRun is one measurement of the victim, and at the same time of a client
+// that talks to the mock directly (what generator and machine add by themselves)
+// and of synced writes (what the disk adds: a request of Bulkhead has two).
+type victimRun struct{ victim, harness, disk result }
 
 // neighbours prints a victim's latency while another tenant misbehaves, beside
 // the same through the bare proxy. With check, an error of the victim is one.
@@ -71,11 +73,24 @@ func (b *bench) neighbours(n *node, check bool) error {
 			gateway[v.name] = append(gateway[v.name], r)
 		}
 	}
-	errors := printNeighbours(proxy, gateway)
-	if check && errors > 0 {
-		return fmt.Errorf("the victim of a noisy neighbour had %d errors", errors)
+	failed := printNeighbours(proxy, gateway)
+	if check && failed > 0 {
+		return fmt.Errorf("the victim of a noisy neighbour had %d errors: %s", failed, kindsOf(gateway))
 	}
 	return nil
+}
+
+// kindsOf lists the victim's errors by neighbour.
+func kindsOf(gateway map[string][]victimRun) string {
+	var out []string
+	for _, v := range allNeighbours {
+		for _, r := range gateway[v.name] {
+			if len(r.victim.Errors) > 0 {
+				out = append(out, fmt.Sprintf("%s %v", v.name, r.victim.Errors))
+			}
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 // neighbourTenants makes both tenants; the noisy one has a second model, whose
@@ -123,18 +138,20 @@ func (b *bench) beside(n *node, v neighbour, url, noisy, victim string) (victimR
 		go func() { defer close(ended); n.keepKilling(pluginTitle, pluginKills, end) }()
 		defer func() { close(end); <-ended }()
 	}
-	harness := make(chan error, 1)
+	controls := make(chan error, 2)
 	go func() {
 		var err error
 		run.harness, err = b.load(b.at.client, "-url", b.mockURL+chatPath, "-rate", "20", "-d", seconds)
-		harness <- err
+		controls <- err
+	}()
+	go func() {
+		var err error
+		run.disk, err = b.measure(b.at.client, "sync", "-dir", b.dir, "-d", seconds)
+		controls <- err
 	}()
 	r, err := b.load(b.at.client, "-url", url, "-key", victim, "-rate", "20", "-d", seconds, "-timeout", "20s")
 	run.victim = r
-	if herr := <-harness; err == nil {
-		err = herr
-	}
-	return run, err
+	return run, errors.Join(err, <-controls, <-controls)
 }
 
 // stopAttacker ends the neighbour and lets the gateway notice.
@@ -146,17 +163,19 @@ func stopAttacker(c *exec.Cmd) {
 
 func printNeighbours(proxy, gateway map[string][]victimRun) (victimErrors int) {
 	fmt.Println("\na victim at 20 requests/s beside a neighbour on 256 connections: ms, ratio of p99 to alone, failed of all;")
-	fmt.Println("\"mock\" is a client beside the victim that talks to the mock directly: what the generator itself adds")
-	fmt.Printf("%-22s | %8s %8s %7s %9s %8s | %8s %8s %7s %9s %8s\n", "", "proxy", "", "", "", "mock", "bulkhead", "", "", "", "mock")
-	fmt.Printf("%-22s | %8s %8s %7s %9s %8s | %8s %8s %7s %9s %8s\n", "neighbour", "p50", "p99", "ratio", "failed", "p99", "p50", "p99", "ratio", "failed", "p99")
+	fmt.Println("controls at the same time, p99: \"mock\" a client that talks to the mock directly, \"disk\" a synced 4 KiB write")
+	fmt.Printf("%-22s | %-52s | %-52s\n", "", "proxy", "bulkhead")
+	fmt.Printf("%-22s |", "neighbour")
+	for range 2 {
+		fmt.Printf(" %8s %8s %7s %9s %8s %7s |", "p50", "p99", "ratio", "failed", "mock", "disk")
+	}
+	fmt.Println()
 	for _, v := range allNeighbours {
 		fmt.Printf("%-22s |", v.name)
 		for i, side := range []map[string][]victimRun{proxy, gateway} {
 			failed := printVictim(side[v.name], side["alone"])
 			if i == 1 {
 				victimErrors += failed
-			} else {
-				fmt.Print(" |")
 			}
 		}
 		fmt.Println()
@@ -166,10 +185,9 @@ func printNeighbours(proxy, gateway map[string][]victimRun) (victimErrors int) {
 
 func printVictim(runs, alone []victimRun) (failed int) {
 	if len(runs) == 0 {
-		fmt.Printf(" %8s %8s %7s %9s %8s", "-", "-", "-", "-", "-")
+		fmt.Printf(" %8s %8s %7s %9s %8s %7s |", "-", "-", "-", "-", "-", "-")
 		return 0
 	}
-	p50, p99 := func(r result) float64 { return r.P50 }, func(r result) float64 { return r.P99 }
 	all := 0
 	for _, r := range runs {
 		all += r.victim.OK
@@ -177,22 +195,20 @@ func printVictim(runs, alone []victimRun) (failed int) {
 			failed, all = failed+n, all+n
 		}
 	}
-	own := median(victims(runs), p99)
-	fmt.Printf(" %8.2f %8.2f %7.2f %9s %8.2f", median(victims(runs), p50), own, own/median(victims(alone), p99),
-		fmt.Sprintf("%d/%d", failed, all), median(harnesses(runs), p99))
+	victim := func(r victimRun) result { return r.victim }
+	own := p99Of(runs, victim)
+	fmt.Printf(" %8.2f %8.2f %7.2f %9s %8.2f %7.2f |", median(pick(runs, victim), func(r result) float64 { return r.P50 }), own, own/p99Of(alone, victim),
+		fmt.Sprintf("%d/%d", failed, all), p99Of(runs, func(r victimRun) result { return r.harness }), p99Of(runs, func(r victimRun) result { return r.disk }))
 	return failed
 }
 
-func victims(runs []victimRun) (out []result) {
-	for r := range slices.Values(runs) {
-		out = append(out, r.victim)
-	}
-	return out
+func p99Of(runs []victimRun, which func(victimRun) result) float64 {
+	return median(pick(runs, which), func(r result) float64 { return r.P99 })
 }
 
-func harnesses(runs []victimRun) (out []result) {
-	for r := range slices.Values(runs) {
-		out = append(out, r.harness)
+func pick(runs []victimRun, which func(victimRun) result) (out []result) {
+	for _, r := range runs {
+		out = append(out, which(r))
 	}
 	return out
 }

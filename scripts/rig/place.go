@@ -143,7 +143,10 @@ func joinGroup() error {
 	}
 	stale, _ := filepath.Glob(filepath.Join(own, groupPrefix+"*"))
 	for _, dir := range stale {
-		removeGroup(dir) // of a rig that was killed; one that is in use does not go
+		pid := strings.TrimPrefix(filepath.Base(dir), groupPrefix)
+		if _, err := os.Stat(filepath.Join("/proc", pid)); err != nil {
+			removeGroup(dir) // of a rig that was killed
+		}
 	}
 	dir := filepath.Join(own, groupPrefix+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -155,24 +158,53 @@ func joinGroup() error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
 }
 
-// leaveGroup undoes joinGroup. Everything started must have ended.
+// leaveGroup undoes joinGroup. What still runs in the group was started by this
+// process and is ended.
 func leaveGroup() {
 	own := ownGroup()
 	if !strings.HasPrefix(filepath.Base(own), groupPrefix) {
 		return
 	}
-	if os.WriteFile(filepath.Join(filepath.Dir(own), "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0) == nil {
-		removeGroup(own)
+	if os.WriteFile(filepath.Join(filepath.Dir(own), "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0) != nil {
+		return
+	}
+	for range 100 {
+		killGroup(own)
+		if removeGroup(own) == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
+// killGroup ends every process of a cgroup and of those below it.
+func killGroup(dir string) {
+	filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 1 && pid != os.Getpid() {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		return nil
+	})
+}
+
 // removeGroup removes a cgroup without processes, with those below it.
-func removeGroup(dir string) {
-	below, _ := filepath.Glob(filepath.Join(dir, "*/"))
-	for _, d := range below {
-		if st, err := os.Stat(d); err == nil && st.IsDir() {
-			removeGroup(d)
+func removeGroup(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeGroup(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
-	os.Remove(dir)
+	return os.Remove(dir)
 }

@@ -2,7 +2,11 @@ package e2e_test
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -104,6 +108,28 @@ func TestRedirects(t *testing.T) {
 	}
 	if len(up.record()) != 1 {
 		t.Errorf("the upstream was called %d times", len(up.record()))
+	}
+}
+
+// TestUntrustedUpstream: an upstream whose certificate nobody vouches for gets
+// neither the request nor the credential.
+func TestUntrustedUpstream(t *testing.T) {
+	t.Parallel()
+	n := startDev(t)
+	n.more = []string{"UPSTREAM_KEY=sk-secret"}
+	var calls atomic.Int64
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains about the broken handshake
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	k := n.tenant("bank", "{}", nil)
+	n.provider("bank", "up", &upstream{url: s.URL}, ", credential: {env: UPSTREAM_KEY}")
+	n.chat(502, k.Key, chat("x"))
+	if calls.Load() != 0 {
+		t.Error("a request was sent to a host that cannot prove who it is")
+	}
+	if r := n.booked("bank", 1); r.Failed != 1 || r.InputTokens != 0 {
+		t.Errorf("booked %+v", r)
 	}
 }
 

@@ -289,7 +289,12 @@ func TestLimitsHoldAtEveryLevel(t *testing.T) {
 	n, up := startServer(t, wide), startUpstream(t)
 	n.apply("%s---\n%s", echoRoute, prices)
 	body := func(_ int, stream bool) string { return echo("a b", `"max_tokens":2`, streamed(stream)) } // 4 tokens, 0.004
-	kinds := map[string]string{"requests": "{daily: {requests: 12}}", "tokens": "{daily: {tokens: 49}}", "money": `{daily: {cost: "0.05"}}`}
+	kinds := map[string]string{
+		"day-requests": "{daily: {requests: 12}}", "day-tokens": "{daily: {tokens: 49}}", "day-money": `{daily: {cost: "0.05"}}`,
+		"month-requests": "{monthly: {requests: 12}}", "month-tokens": "{monthly: {tokens: 49}}", "month-money": `{monthly: {cost: "0.05"}}`,
+		"minute-requests": "{requests_per_minute: 12}", "minute-tokens": "{tokens_per_minute: 49}",
+		"burst": "{requests_per_minute: 24, burst: 11}", // and one of the steady rate
+	}
 	for kind, limits := range kinds {
 		for level := range levels("x", limits) {
 			t.Run(kind+" of the "+level, func(t *testing.T) {

@@ -80,7 +80,11 @@ func Main(ctx context.Context, args []string, s Streams, p Programs) int {
 func explain(err error) string {
 	var es configs.Errors
 	if errors.As(err, &es) && len(es) > 0 {
-		return strings.TrimRight(es.Explain(), "\n")
+		text := strings.TrimRight(es.Explain(), "\n")
+		if errors.Is(err, errManifest) {
+			text += "\n" + errManifest.Error()
+		}
+		return text
 	}
 	return err.Error()
 }

@@ -203,6 +203,7 @@ func (n *Node) openTenants() error {
 	w, j := n.cfg.Worker, n.cfg.Journal
 	n.manager, err = tenants.New(tenants.Config{
 		Node: n.cfg.NodeID, Dir: n.cfg.DataDir, SocketDir: n.runDir, Sandbox: box, CABundle: roots,
+		MaxWaiting:  n.cfg.Gateway.InFlight, // more cannot come
 		IdleTimeout: w.IdleTimeout, DrainTimeout: n.cfg.Gateway.DrainTimeout, Log: n.log.Named("tenants"),
 		Egress: egress.Config{MaxOpen: 2048, DialRate: 500, DialBurst: 1024},
 		Tuning: control.Tuning{

@@ -42,6 +42,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch c := r.Context().Value(connKey{}).(type) {
 	case *inspector:
 		x.h1, x.peer = c, c.peer
+		c.unread.Store(false)
 	case *countedConn:
 		x.h2, x.peer = c, c.peer
 	default:
@@ -92,6 +93,9 @@ func (x *exchange) refuse(err *bulkhead.Error) {
 	}
 	x.limitDiscard()
 	x.armWrite()
+	if x.h1 != nil && !x.body.ended && x.r.Body != http.NoBody {
+		x.h1.unread.Store(true)
+	}
 	h := x.w.Header()
 	err.SetHeader(h)
 	h["X-Content-Type-Options"] = []string{"nosniff"}

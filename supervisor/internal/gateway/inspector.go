@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
@@ -40,6 +41,9 @@ type inspector struct {
 	one     [1]byte
 	refusal *bulkhead.Error
 	told    int // bytes of refusedRequest handed on
+
+	unread  atomic.Bool     // the last request was refused before its body was read
+	closing <-chan struct{} // closed when the gateway ends
 
 	mu    sync.Mutex
 	outer time.Time // read deadline set by net/http or the handler
@@ -160,6 +164,7 @@ func (c *inspector) release() {
 // tell hands on the refusal: between messages as a request of its own, inside a
 // body as an error for the handler that reads it.
 func (c *inspector) tell(p []byte) (int, error) {
+	defer c.unread.Store(true) // whatever follows is not handed on
 	if c.phase != inHead {
 		return 0, c.refusal
 	}

@@ -98,7 +98,7 @@ func (g *Gateway) admitConn(raw net.Conn) {
 }
 
 func (g *Gateway) inspect(c net.Conn, p *peer) *inspector {
-	return &inspector{Conn: c, peer: p, pool: &g.buffers, headerTimeout: g.cfg.Door.HeaderTimeout}
+	return &inspector{Conn: c, peer: p, pool: &g.buffers, headerTimeout: g.cfg.Door.HeaderTimeout, closing: g.closing}
 }
 
 // handshake ends before net/http sees the connection, because the protocol

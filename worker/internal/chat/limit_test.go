@@ -41,8 +41,20 @@ func TestCutAtTheCeiling(t *testing.T) {
 		t.Fatal("the provider's request was not cancelled")
 	}
 	r := s.last(1)
-	if r.Outcome != bulkhead.RefusedLimit || r.Unknown || r.Usage.Total() > limit || r.Usage.OutputTokens() <= 20 {
+	if r.Outcome != bulkhead.RefusedLimit || r.Unknown || r.Usage.Total() > limit || r.Usage.OutputTokens() < 20 {
 		t.Errorf("receipt %s", describe(r))
+	}
+}
+
+// TestExtended: a provider that goes on beyond its ceiling is paid for what it
+// visibly delivered while the limits have room.
+func TestExtended(t *testing.T) {
+	text := strings.Repeat("word ", 100)
+	report := strings.Replace(usage, `"completion_tokens":7,"total_tokens":12`, `"completion_tokens":30`, 1)
+	s := newShop(t, setup{limits: tokensADay(100_000), main: events(piece(text), piece(text), finish, report, done)})
+	a := s.do(call{body: strings.Replace(streamed, `"max_tokens":50`, `"max_tokens":20`, 1)})
+	if r := s.last(1); !strings.HasSuffix(a.body, done) || r.Outcome != bulkhead.Served || r.Suspect || r.Usage.OutputTokens() != 30 {
+		t.Errorf("receipt %s, client got %q", describe(r), a.body)
 	}
 }
 

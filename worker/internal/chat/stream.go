@@ -43,6 +43,8 @@ func newStream(a *attempts, t *target, ctx context.Context) (*stream, error) {
 		return nil, err
 	}
 	s := &stream{attempts: a, target: t, tr: tr}
+	s.mu.Lock() // it may fire at once
+	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(a.h.cfg.KeepAlive, s.keepAlive)
 	return s, nil
 }
@@ -149,7 +151,7 @@ func (s *stream) translate(events []byte) error {
 	if d.Err != nil {
 		return &providerError{d.Err, http.StatusOK}
 	}
-	if !s.done && !s.entry.Covers(s.output) {
+	if !s.entry.Covers(s.output) && !s.done {
 		return errLimitReached
 	}
 	return nil

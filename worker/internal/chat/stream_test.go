@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -221,16 +222,16 @@ func TestStreamFailures(t *testing.T) {
 		code string
 		want string
 	}{
-		{"cut", broken(piece("one two"), piece("three")), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=false estimated=true suspect=false usage=22+3 attempt=1"},
+		{"cut", broken(piece("one two"), piece("three")), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=false estimated=true suspect=false usage=23+3 attempt=1"},
 		{"cut before the first event", broken("data: {\"cho"), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=true estimated=false suspect=false usage=0+0 attempt=1"},
-		{"ends without an end", events(piece("a")), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=false estimated=true suspect=false usage=22+1 attempt=1"},
-		{"finish, then cut", broken(piece("a"), finish), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=false estimated=true suspect=false usage=22+1 attempt=1"},
-		{"error event", events(piece("a"), "data: {\"error\":{\"message\":\"sk-secret\"}}\n\n"), "upstream_error", "failed/upstream_error/502 unknown=false estimated=true suspect=false usage=22+1 attempt=1"},
-		{"error event behind text in one write", events(piece("a") + "data: {\"error\":{\"message\":\"sk-secret\"}}\n\n"), "upstream_error", "failed/upstream_error/502 unknown=false estimated=true suspect=false usage=22+1 attempt=1"},
-		{"not JSON", events(piece("a"), "data: <html>\n\n"), "upstream_invalid_answer", "failed/upstream_invalid_answer/502 unknown=false estimated=true suspect=false usage=22+1 attempt=1"},
+		{"ends without an end", events(piece("a")), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=false estimated=true suspect=false usage=23+1 attempt=1"},
+		{"finish, then cut", broken(piece("a"), finish), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=false estimated=true suspect=false usage=23+1 attempt=1"},
+		{"error event", events(piece("a"), "data: {\"error\":{\"message\":\"sk-secret\"}}\n\n"), "upstream_error", "failed/upstream_error/502 unknown=false estimated=true suspect=false usage=23+1 attempt=1"},
+		{"error event behind text in one write", events(piece("a") + "data: {\"error\":{\"message\":\"sk-secret\"}}\n\n"), "upstream_error", "failed/upstream_error/502 unknown=false estimated=true suspect=false usage=23+1 attempt=1"},
+		{"not JSON", events(piece("a"), "data: <html>\n\n"), "upstream_invalid_answer", "failed/upstream_invalid_answer/502 unknown=false estimated=true suspect=false usage=23+1 attempt=1"},
 		{"usage before the cut", broken(piece("a"), usage), "upstream_interrupted", "failed/upstream_interrupted/502 unknown=false estimated=true suspect=false usage=5+7 attempt=1"},
-		{"endless line", events(piece("a"), "data: "+strings.Repeat("x", 2<<20)), "event_too_large", "failed/event_too_large/502 unknown=false estimated=true suspect=false usage=22+1 attempt=1"},
-		{"silent in the middle", silent(piece("a")), "upstream_timeout", "timed_out/upstream_timeout/504 unknown=false estimated=true suspect=false usage=22+1 attempt=1"},
+		{"endless line", events(piece("a"), "data: "+strings.Repeat("x", 2<<20)), "event_too_large", "failed/event_too_large/502 unknown=false estimated=true suspect=false usage=23+1 attempt=1"},
+		{"silent in the middle", silent(piece("a")), "upstream_timeout", "timed_out/upstream_timeout/504 unknown=false estimated=true suspect=false usage=23+1 attempt=1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -365,5 +366,43 @@ func TestSlowClientIsNotASilentProvider(t *testing.T) {
 	}
 	if r := s.last(1); r.Outcome != bulkhead.Served {
 		t.Errorf("receipt %s", describe(r))
+	}
+}
+
+// deaf is a client whose connection fails before its context ends.
+type deaf struct{ *httptest.ResponseRecorder }
+
+func (deaf) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// TestWriteFailsFirst: a failed write is a client that left, not a provider that
+// failed.
+func TestWriteFailsFirst(t *testing.T) {
+	s := newShop(t, setup{main: events(piece("one"), piece("two"), finish, usage, done)})
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler {
+				t.Errorf("the handler ended with %v", p)
+			}
+		}()
+		s.handler.ServeHTTP(deaf{httptest.NewRecorder()}, s.request(context.Background(), call{body: streamed}))
+	}()
+	if r := s.last(1); r.Outcome != bulkhead.Cancelled || r.Unknown {
+		t.Errorf("receipt %s", describe(r))
+	}
+}
+
+// TestNoKeepAliveAfterTheEnd: once an attempt was found to have failed without a
+// byte, no comment may begin the answer.
+func TestNoKeepAliveAfterTheEnd(t *testing.T) {
+	s := newShop(t, setup{})
+	w := httptest.NewRecorder()
+	q := &request{h: s.handler, w: w, r: s.request(t.Context(), call{body: streamed})}
+	st := &stream{attempts: &attempts{request: q}, target: &target{}, timer: time.NewTimer(time.Hour)}
+	if began, _ := st.end(); began {
+		t.Error("began without a byte")
+	}
+	st.keepAlive()
+	if w.Body.Len() != 0 || w.Flushed {
+		t.Errorf("written after the end: %q", w.Body)
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/lockdown"
 
 	"go.uber.org/zap"
@@ -40,6 +41,7 @@ type worker struct {
 	control *control.Conn
 	confine func(control.Sandbox) ([]control.Layer, error)
 	sockets func() (sockets, error)
+	disk    journal.FS // nil = the real disk
 	start   control.Start
 	log     *zap.Logger
 	signer  ed25519.PrivateKey
@@ -134,7 +136,7 @@ func (w *worker) openBooks() error {
 	b, err := books.Open(books.Config{
 		Tenant: w.start.Tenant, Dir: filepath.Join(dir, "journal"), LogbookDir: filepath.Join(dir, "logbook"),
 		DataKey: w.start.DataKey, SegmentBytes: t.SegmentBytes, MaxBytes: t.MaxJournalBytes, MinFree: t.MinFreeBytes,
-		QueueLen: t.QueueLen, Policy: &w.start.Policy, Log: w.log,
+		QueueLen: t.QueueLen, Policy: &w.start.Policy, FS: w.disk, Log: w.log,
 	})
 	clear(w.start.DataKey)
 	switch {
