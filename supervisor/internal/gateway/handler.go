@@ -93,7 +93,7 @@ func (x *exchange) refuse(err *bulkhead.Error) {
 	}
 	x.limitDiscard()
 	x.armWrite()
-	if x.h1 != nil && !x.body.ended && x.r.Body != http.NoBody {
+	if x.h1 != nil && (x.r.Method == refusedMethod || !x.body.ended && x.r.Body != http.NoBody) {
 		x.h1.unread.Store(true)
 	}
 	h := x.w.Header()

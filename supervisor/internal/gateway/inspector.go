@@ -164,7 +164,6 @@ func (c *inspector) release() {
 // tell hands on the refusal: between messages as a request of its own, inside a
 // body as an error for the handler that reads it.
 func (c *inspector) tell(p []byte) (int, error) {
-	defer c.unread.Store(true) // whatever follows is not handed on
 	if c.phase != inHead {
 		return 0, c.refusal
 	}
