@@ -58,7 +58,7 @@ func refuseProblems(cmd *command.Apply, problems []manifest.Problem) error {
 		b.WriteString(p.String())
 	}
 	if len(cmd.Upsert) == 0 {
-		return bulkhead.E(bulkhead.Conflict, "still_referenced", b.String())
+		return bulkhead.E(bulkhead.Conflict, "still_referenced", "Nothing was deleted, for this would be left: "+b.String())
 	}
 	return bulkhead.E(bulkhead.InvalidRequest, "invalid_manifest", b.String())
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // Encode writes objects as YAML documents that Decode reads back. Credentials
-// are left out: where one is sealed, a comment says so.
+// are left out: where one is sealed, a comment says so, and applying the document
+// keeps it.
 func Encode(w io.Writer, objects []Object) error {
 	for i, o := range objects {
 		if i > 0 {
@@ -49,7 +50,7 @@ func encodeObject(w io.Writer, o Object) error {
 		return fmt.Errorf("encode %s: %w", o.Ref, err)
 	}
 	if sealed {
-		text = append(text, "  # credential: sealed in the cluster, not shown; say {env: NAME} or {file: PATH} to set it again\n"...)
+		text = append(text, "  # credential: sealed in the cluster, not shown; kept while base_url stays, replaced by {env: NAME} or {file: PATH}\n"...)
 	}
 	if _, err := w.Write(text); err != nil {
 		return fmt.Errorf("write yaml: %w", err)

@@ -23,7 +23,7 @@ var allNeighbours = []neighbour{
 	{name: "flood", args: []string{}},
 	{name: "flood, 50 ms upstream", args: []string{"-mock", "l=50"}},
 	{name: "1 MiB bodies", args: []string{"-prompt", "1048576"}},
-	{name: "slow readers", args: []string{"-stream", "-slow", "200ms", "-mock", "c=2000 s=1024"}},
+	{name: "slow readers", args: []string{"-stream", "-slow", "200ms", "-mock", "c=150 s=16384"}},
 	{name: "hanging upstream", args: []string{"-mock", "h=1"}},
 	{name: "plugin crash loop", args: []string{"-model", "plugged"}, plugged: true},
 }

@@ -118,28 +118,37 @@ func (a *API) apply(ctx context.Context, in *applyInput) (*applyOutput, error) {
 
 // keepCredentials replaces a credential that is the stored one, sealed anew, by
 // the stored one. Sealing the same secret twice gives different bytes, and
-// applying a file twice must change nothing.
+// applying a file twice must change nothing. A provider that names no credential
+// keeps its own, since what get prints names none and must apply as it is; but
+// not at another address, which nobody gave it to.
 func (a *API) keepCredentials(current, desired []manifest.Object) []manifest.Problem {
 	var problems []manifest.Problem
-	stored := map[manifest.Ref][]byte{}
+	stored := map[manifest.Ref]*manifest.Provider{}
 	for _, o := range current {
 		if p := o.ProviderSpec; p != nil && p.Credential != nil {
-			stored[o.Ref] = p.Credential.Sealed
+			stored[o.Ref] = p
 		}
 	}
 	for i, o := range desired {
-		p := o.ProviderSpec
-		if p == nil || p.Credential == nil {
+		p, old := o.ProviderSpec, stored[o.Ref]
+		if p == nil || p.Credential == nil && old == nil {
 			continue
 		}
-		same, err := a.sameSecret(o.Ref, stored[o.Ref], p.Credential.Sealed)
-		if err != nil {
-			problems = append(problems, manifest.Problem{Ref: o.Ref, Field: "spec.credential", Reason: "does not open with this cluster's key"})
-			continue
+		same := p.Credential == nil && p.BaseURL == old.BaseURL
+		if p.Credential != nil {
+			var sealed []byte
+			if old != nil {
+				sealed = old.Credential.Sealed
+			}
+			var err error
+			if same, err = a.sameSecret(o.Ref, sealed, p.Credential.Sealed); err != nil {
+				problems = append(problems, manifest.Problem{Ref: o.Ref, Field: "spec.credential", Reason: "does not open with this cluster's key"})
+				continue
+			}
 		}
 		if same {
 			kept := *p
-			kept.Credential = &manifest.Credential{Sealed: stored[o.Ref]}
+			kept.Credential = &manifest.Credential{Sealed: old.Credential.Sealed}
 			desired[i].ProviderSpec = &kept
 		}
 	}

@@ -68,7 +68,7 @@ func (a *API) listPlugins(context.Context, *struct{}) (*pluginsOutput, error) {
 // learns of the plugin must find it.
 func (a *API) addPlugin(ctx context.Context, in *uploadInput) (*pluginOutput, error) {
 	if !bulkhead.ValidName(in.Name) {
-		return nil, invalid("name", "want 1 to 63 of a-z, 0-9 and inner hyphens")
+		return nil, invalid("name", "must be 1 to 63 of a-z, 0-9 and inner hyphens")
 	}
 	p, err := storePlugin(a.cfg.PluginDir, in.body)
 	if err != nil {

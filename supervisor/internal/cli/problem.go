@@ -23,14 +23,15 @@ type problemError struct {
 		Location string `json:"location"`
 		Message  string `json:"message"`
 	} `json:"errors"`
-	addr string
+	addr    string
+	foreign bool // no problem document: something else answers at the address
 }
 
 func problemOf(resp *http.Response, addr string) error {
 	p := &problemError{addr: addr}
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 	if json.Unmarshal(raw, p) != nil || p.Detail == "" && len(p.Errors) == 0 {
-		p.Title = "unexpected answer " + resp.Status + "; is this the admin port?"
+		p.Title, p.foreign = "unexpected answer "+resp.Status+"; is this the admin port?", true
 	}
 	p.Status = resp.StatusCode
 	return p
@@ -38,7 +39,7 @@ func problemOf(resp *http.Response, addr string) error {
 
 // Error prints the detail, and each single error on a line of its own.
 func (p *problemError) Error() string {
-	if p.Status == http.StatusUnauthorized {
+	if p.Status == http.StatusUnauthorized && !p.foreign {
 		return fmt.Sprintf("%s refused the admin token (see BULKHEAD_TOKEN and --token-file)", p.addr)
 	}
 	var b strings.Builder

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/billing"
 	"github.com/spf13/cobra"
 )
 
@@ -94,7 +95,7 @@ func (a *app) usage(cmd *cobra.Command, p period, by []string) error {
 		return err
 	}
 	if t.columns == nil {
-		t.columns = by
+		t.columns = (&billing.Row{By: by}).Columns()
 	}
 	return a.print(t, rows)
 }

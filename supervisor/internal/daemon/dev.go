@@ -99,6 +99,7 @@ func (n *Node) writeDevEnv(ctx context.Context, path string) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "BULKHEAD_URL=http://%s\nBULKHEAD_ADDR=http://%s\nBULKHEAD_TOKEN=%s\n", n.gateway.Addr(), n.admin.Addr(), token)
+	names := "BULKHEAD_URL BULKHEAD_ADDR BULKHEAD_TOKEN"
 	for _, k := range demoKeys {
 		secret, err := n.demoKey(ctx, string(old), k.variable, k.tenant, k.env)
 		if err != nil {
@@ -106,8 +107,12 @@ func (n *Node) writeDevEnv(ctx context.Context, path string) error {
 		}
 		if secret != "" {
 			fmt.Fprintf(&b, "%s=%s\n", k.variable, secret)
+			names += " " + k.variable
 		}
 	}
+	// Apart from the values, which scripts read as NAME=VALUE; without it, what
+	// the shell starts would not see them.
+	fmt.Fprintf(&b, "export %s # each NAME=VALUE above\n", names)
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, []byte(b.String()), 0o600); err != nil {
 		return err
