@@ -282,6 +282,9 @@ func TestPlugins(t *testing.T) {
 		t.Errorf("list: %s", out)
 	}
 	s.fails(cli.Failed, "no Linux binary", "plugin", "add", "x", s.file("script", "#!/bin/sh\n"))
+	large := s.file("large", strings.Repeat("no binary", 2<<20)) // more than the socket takes while nobody reads
+	s.fails(cli.Failed, "no Linux binary", "plugin", "add", "x", large)
+	s.fails(cli.Failed, "name must be 1 to 63", "plugin", "add", "Bad Name", large)
 	s.fails(cli.Failed, "no such file", "plugin", "add", "x", "/nonexistent/plugin")
 	s.fails(cli.Failed, "is no file", "plugin", "add", "x", t.TempDir())
 	s.ok("plugin", "remove", "special")

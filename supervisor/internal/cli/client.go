@@ -51,6 +51,7 @@ func (a *app) client() (*client, error) {
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   5 * time.Second,
 		ResponseHeaderTimeout: 2 * time.Minute,
+		ExpectContinueTimeout: 10 * time.Second,
 		DisableKeepAlives:     true,
 	}
 	if a.caFile != "" {
@@ -173,6 +174,9 @@ func (c *client) send(ctx context.Context, addr, op string, r call, body []byte)
 	}
 	if r.upload != nil {
 		req.ContentLength = r.size
+		// A refusal comes before the body: sent at once, the body would meet a
+		// closed connection, and that would be what the operator reads.
+		req.Header.Set("Expect", "100-continue")
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	if payload != nil {

@@ -163,6 +163,9 @@ func (q *request) serve() error {
 	if err := q.read(); err != nil {
 		return err
 	}
+	if q.doc.Model == "" {
+		return errNoModel
+	}
 	if err := q.view.allows(q.key, q.endpoint, q.doc.Model); err != nil {
 		return err
 	}
@@ -274,6 +277,10 @@ func readInto(b []byte, r io.Reader) ([]byte, error) {
 			return b, err
 		}
 	}
+}
+
+var errNoModel = &bulkhead.Error{
+	Kind: bulkhead.InvalidRequest, Code: "missing_required_parameter", Param: "model", Message: "The request names no model.",
 }
 
 var errBodyTooLarge = bulkhead.E(bulkhead.TooLarge, "request_too_large", "The request body is larger than the gateway accepts.")
