@@ -220,7 +220,7 @@ func TestBadBodies(t *testing.T) {
 		{"V56 priority", chat("x", `"service_tier":"priority"`), 403, "parameter_not_allowed"},
 		{"V55 hostile model", chatTo("<script>alert(1)</script>", "x"), 400, "invalid_value"},
 		{"V55 long model", chatTo(strings.Repeat("m", 500), "x"), 400, "invalid_value"},
-		{"no model", `{"messages":[]}`, 404, "model_not_found"},
+		{"no model", `{"messages":[]}`, 400, "missing_required_parameter"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := n.in(t).post(k.Key, "chat/completions", c.body)
