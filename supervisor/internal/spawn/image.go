@@ -54,6 +54,8 @@ func (s *server) seal(binary *os.File, digest string) (*os.File, error) {
 	return f, nil
 }
 
+// unseal gives an image back. The one that fell idle last is kept: copying and
+// hashing it for every restart of a plugin that crashes would cost the others.
 func (s *server) unseal(digest string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,10 +63,14 @@ func (s *server) unseal(digest string) {
 	if have == nil {
 		return
 	}
-	if have.users--; have.users == 0 {
-		delete(s.images, digest)
-		_ = have.file.Close()
+	if have.users--; have.users > 0 || s.idleImage == digest {
+		return
 	}
+	if old := s.images[s.idleImage]; old != nil && old.users == 0 {
+		delete(s.images, s.idleImage)
+		_ = old.file.Close()
+	}
+	s.idleImage = digest
 }
 
 // sealedCopy is a read-only descriptor of an anonymous, unchangeable copy.

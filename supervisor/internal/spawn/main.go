@@ -70,11 +70,12 @@ type server struct {
 	host   host
 	groups groups
 
-	mu       sync.Mutex
-	closing  bool
-	children map[uint64]*child
-	tenants  map[string]bool   // that have a worker
-	images   map[string]*image // sealed plugin binaries by digest
+	mu        sync.Mutex
+	closing   bool
+	children  map[uint64]*child
+	tenants   map[string]bool   // that have a worker
+	images    map[string]*image // sealed plugin binaries by digest
+	idleImage string            // digest of the image that fell idle last
 }
 
 // serve reads requests until the supervisor is gone, then ends everything.

@@ -16,13 +16,13 @@ const keepBuffer = 512 << 10
 type writer struct {
 	f          File
 	seal       *sealer
-	at         position  // end of what was written
-	size       int64     // of the file
-	synced     uint64    // floor: durable up to here
-	dirty      bool      // written since the last sync
-	took       time.Time // when the last batch was taken
-	checkpoint uint64    // newest checkpoint record written
-	oldest     uint64    // first record that retention keeps, as written
+	at         position // end of what was written
+	size       int64    // of the file
+	synced     uint64   // floor: durable up to here
+	dirty      bool     // written since the last sync
+	pace       pace
+	checkpoint uint64 // newest checkpoint record written
+	oldest     uint64 // first record that retention keeps, as written
 	buf        []byte
 	scratch    []byte
 }
@@ -46,13 +46,29 @@ func (j *Journal) write() {
 	}
 }
 
-// Under load a sync costs more than the records in it, and while many requests
-// are open more records are certainly about to come: the writer then lets them
-// gather. A journal with few open requests, or one that was idle, never waits.
+// Under load a sync costs more than the records in it: while records come faster
+// than gatherRate the writer lets them gather before it takes them. A journal
+// with few open requests, or a slow stream of records, never waits.
 const (
-	gatherOpen = 12 // open intents from which on it pays
+	gatherOpen = 8    // open intents: below, the next record may depend on this one
+	gatherRate = 2000 // records a second
 	gatherTime = 2 * time.Millisecond
 )
+
+// pace is how fast records come: mean size and distance of the latest batches.
+type pace struct {
+	last    time.Time
+	records float64
+	seconds float64
+}
+
+func (p *pace) took(records int, now time.Time) {
+	p.records += (float64(records) - p.records) / 16
+	p.seconds += (min(now.Sub(p.last).Seconds(), 1) - p.seconds) / 16
+	p.last = now
+}
+
+func (p *pace) fast() bool { return p.records > gatherRate*p.seconds }
 
 // take waits for a batch; nil means that the journal is closing and everything
 // was taken.
@@ -65,12 +81,12 @@ func (j *Journal) take() *batch {
 		}
 		j.wake.Wait()
 	}
-	if j.open >= gatherOpen && len(j.fill.ends) < j.open && time.Since(j.writer.took) < 2*gatherTime {
+	if j.open >= gatherOpen && j.writer.pace.fast() {
 		j.mu.Unlock()
 		time.Sleep(gatherTime)
 		j.mu.Lock()
 	}
-	j.writer.took = time.Now()
+	j.writer.pace.took(len(j.fill.ends), time.Now())
 	b := j.fill
 	var buf []byte
 	if n := len(j.free); n > 0 {
