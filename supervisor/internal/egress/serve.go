@@ -155,9 +155,9 @@ func (s *session) dial(ctx context.Context, q control.BrokerRequest) error {
 	if !s.tenant.begin() {
 		return &control.BrokerError{Op: q.Op, Code: control.CodeBusy, Detail: "dial rate or open connections"}
 	}
-	defer s.tenant.finish()
 	conn, err := s.tenant.cfg.dial(ctx, target)
 	if err != nil {
+		s.tenant.giveUp()
 		return err
 	}
 	defer conn.Close()
@@ -169,9 +169,11 @@ func (s *session) dial(ctx context.Context, q control.BrokerRequest) error {
 func (s *session) hand(q control.BrokerRequest, conn *net.TCPConn, target Target) error {
 	h, err := hold(conn, q.Provider, target)
 	if err != nil {
+		s.tenant.giveUp()
 		return err
 	}
 	if !s.tenant.admit(h) {
+		s.tenant.giveUp()
 		h.revoke()
 		return &control.BrokerError{Op: q.Op, Code: control.CodeNotFound, Detail: "the policy changed"}
 	}

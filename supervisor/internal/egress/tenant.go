@@ -111,7 +111,8 @@ func (t *Tenant) Target(provider string) (Target, bool) {
 	return target, ok
 }
 
-// begin reserves a place for one connection; every begin has one finish.
+// begin reserves a place for one connection. Every begin has one end: admit, when
+// it succeeds, or giveUp.
 func (t *Tenant) begin() bool {
 	if !t.dials.take() {
 		return false
@@ -128,13 +129,15 @@ func (t *Tenant) begin() bool {
 	return true
 }
 
-func (t *Tenant) finish() {
+func (t *Tenant) giveUp() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.dialing--
 }
 
-// admit registers a connection unless its provider was changed meanwhile.
+// admit registers a connection in the reserved place, unless its provider was
+// changed meanwhile. The place is never counted twice: a worker that has its
+// answer may ask for the next connection at once.
 func (t *Tenant) admit(h *held) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -142,6 +145,7 @@ func (t *Tenant) admit(h *held) bool {
 		return false
 	}
 	t.open[h] = struct{}{}
+	t.dialing--
 	return true
 }
 
