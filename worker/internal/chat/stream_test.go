@@ -343,32 +343,6 @@ func TestClientLeavesPlain(t *testing.T) {
 	}
 }
 
-// TestSlowClientIsNotASilentProvider: the time that the client takes is not
-// counted against the provider.
-func TestSlowClientIsNotASilentProvider(t *testing.T) {
-	const events = 400
-	big := piece(strings.Repeat("x", 32<<10))
-	s := newShop(t, setup{policy: shortTimeout, main: func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		for range events { // more than all buffers on the way hold
-			if _, err := io.WriteString(w, big); err != nil {
-				return
-			}
-		}
-		io.WriteString(w, finish+usage+done)
-	}})
-	resp := s.start(t.Context(), call{body: strings.Replace(streamed, `"max_tokens":50,`, "", 1)})
-	resp.event(t)
-	time.Sleep(200 * time.Millisecond) // the client's pause, four times the provider's time
-	rest, err := io.ReadAll(resp)
-	if err != nil || !strings.HasSuffix(string(rest), done) {
-		t.Errorf("the stream ended with %q, %v", rest[max(0, len(rest)-200):], err)
-	}
-	if r := s.last(1); r.Outcome != bulkhead.Served {
-		t.Errorf("receipt %s", describe(r))
-	}
-}
-
 // deaf is a client whose connection fails before its context ends.
 type deaf struct{ *httptest.ResponseRecorder }
 
