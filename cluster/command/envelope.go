@@ -44,13 +44,23 @@ type Type byte
 
 // The types that this build knows.
 const (
-	TypeApply        Type = 1
-	TypeCreateKey    Type = 2
-	TypeRevokeKey    Type = 3
-	TypeSetSuspended Type = 4
-	TypeSetDataKey   Type = 5
-	TypeBeginEpoch   Type = 6
-	TypeBookReceipts Type = 7
+	TypeApply           Type = 1
+	TypeCreateKey       Type = 2
+	TypeRevokeKey       Type = 3
+	TypeSetSuspended    Type = 4
+	TypeSetDataKey      Type = 5
+	TypeBeginEpoch      Type = 6
+	TypeBookReceipts    Type = 7
+	TypeInitCluster     Type = 8
+	TypeCreateJoinToken Type = 9
+	TypeJoinNode        Type = 10
+	TypeStartNode       Type = 11
+	TypeMarkNodes       Type = 12
+	TypeSetDraining     Type = 13
+	TypeRemoveNode      Type = 14
+	TypeAssign          Type = 15
+	TypeSetReplicas     Type = 16
+	TypeSetLevel        Type = 17
 )
 
 var (
@@ -64,7 +74,9 @@ var (
 )
 
 // Command is one of the pointer types of this package: *Apply, *CreateKey,
-// *RevokeKey, *SetSuspended, *SetDataKey, *BeginEpoch, *BookReceipts.
+// *RevokeKey, *SetSuspended, *SetDataKey, *BeginEpoch, *BookReceipts,
+// *InitCluster, *CreateJoinToken, *JoinNode, *StartNode, *MarkNodes,
+// *SetDraining, *RemoveNode, *Assign, *SetReplicas, *SetLevel.
 type Command interface {
 	// Type is the command's number in the log.
 	Type() Type
@@ -90,6 +102,36 @@ func (*BeginEpoch) Type() Type { return TypeBeginEpoch }
 
 // Type implements Command.
 func (*BookReceipts) Type() Type { return TypeBookReceipts }
+
+// Type implements Command.
+func (*InitCluster) Type() Type { return TypeInitCluster }
+
+// Type implements Command.
+func (*CreateJoinToken) Type() Type { return TypeCreateJoinToken }
+
+// Type implements Command.
+func (*JoinNode) Type() Type { return TypeJoinNode }
+
+// Type implements Command.
+func (*StartNode) Type() Type { return TypeStartNode }
+
+// Type implements Command.
+func (*MarkNodes) Type() Type { return TypeMarkNodes }
+
+// Type implements Command.
+func (*SetDraining) Type() Type { return TypeSetDraining }
+
+// Type implements Command.
+func (*RemoveNode) Type() Type { return TypeRemoveNode }
+
+// Type implements Command.
+func (*Assign) Type() Type { return TypeAssign }
+
+// Type implements Command.
+func (*SetReplicas) Type() Type { return TypeSetReplicas }
+
+// Type implements Command.
+func (*SetLevel) Type() Type { return TypeSetLevel }
 
 // Envelope is a decoded command with what was said about it.
 type Envelope struct {
@@ -210,6 +252,26 @@ func newCommand(t Type) Command {
 		return new(BeginEpoch)
 	case TypeBookReceipts:
 		return new(BookReceipts)
+	case TypeInitCluster:
+		return new(InitCluster)
+	case TypeCreateJoinToken:
+		return new(CreateJoinToken)
+	case TypeJoinNode:
+		return new(JoinNode)
+	case TypeStartNode:
+		return new(StartNode)
+	case TypeMarkNodes:
+		return new(MarkNodes)
+	case TypeSetDraining:
+		return new(SetDraining)
+	case TypeRemoveNode:
+		return new(RemoveNode)
+	case TypeAssign:
+		return new(Assign)
+	case TypeSetReplicas:
+		return new(SetReplicas)
+	case TypeSetLevel:
+		return new(SetLevel)
 	}
 	return nil
 }

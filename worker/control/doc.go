@@ -11,6 +11,10 @@
 //	4    request listener (unix socket made by the supervisor): HTTP/1.1
 //	5    query listener (unix socket): logs; never reachable from the data plane
 //	6    broker socket (seqpacket socketpair): asks for connected descriptors
+//	7    replication socket (stream socketpair): what the journal writes, for the
+//	     copies on other nodes; silent unless Serve says that there are any
+//	8    lease page (one page of shared memory, read only): 8 bytes, native byte
+//	     order, the CLOCK_BOOTTIME in nanoseconds until which this node may serve
 //
 // The control socket is a state machine on both sides; a message that is not
 // allowed in the present state ends the worker:
@@ -18,8 +22,9 @@
 //	supervisor -> worker   Start, Serve, Policy*, Ack*, Drain
 //	worker -> supervisor   Hello, Ready, PolicyApplied*, Receipts*, Drained | Fatal
 //
-//	Start ------> lock down, open the journal ------> Hello(public key, layers)
-//	Serve(epoch)-> write the epoch record, resolve open intents -> Ready
+//	Start ------> lock down ------------------------> Hello(public key, layers)
+//	Serve(epoch)-> open the journal, write the epoch record, resolve open
+//	               intents -------------------------> Ready
 //	Drain ------> finish what runs, close, ---------> Drained, exit 0
 //	end of file on the control socket: finish within 10 s, exit 0
 //

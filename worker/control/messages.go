@@ -12,6 +12,8 @@ const (
 	FDRequests = 4
 	FDQueries  = 5
 	FDBroker   = 6
+	FDReplica  = 7
+	FDLease    = 8
 )
 
 // Type is the first byte of a frame.
@@ -92,6 +94,7 @@ type Serve struct {
 	Epoch      bulkhead.Epoch `json:"epoch"`
 	AppliedSeq uint64         `json:"applied_seq"` // journal records up to here are booked; the worker resends the rest
 	Frontier   []byte         `json:"frontier"`    // receipt.Frontier of the tenant's receipt tree at AppliedSeq
+	Replicated bool           `json:"replicated"`  // other copies of the journal are kept: FDReplica carries it, and what must survive the node waits for them
 }
 
 // Ready says that the worker accepts requests.
