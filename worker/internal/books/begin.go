@@ -158,7 +158,7 @@ func (b *Books) recount(r journal.Record, count bool, found *unfinished) error {
 			o.line = rec
 			found.between[id.request] = o
 		case !count:
-		case rec.Unknown:
+		case uncertain(&rec):
 			b.limits.KeepID(o.reservation)
 		default:
 			b.limits.SettleID(o.reservation, rec.Usage.Total(), rec.Cost)

@@ -249,6 +249,8 @@ func (e *Entry) close(r *receipt.Receipt) (journal.Pending, error) {
 	kind := journal.KindSettle
 	if r.Unknown {
 		kind = journal.KindUnknown
+	}
+	if uncertain(r) {
 		e.b.limits.KeepID(e.held.ID)
 	} else if e.b.limits.Settle(e.held, r.Usage.Total(), r.Cost) {
 		e.b.cfg.Log.Warn("provider used more than was reserved", zap.String("request_id", string(r.Request)))
@@ -258,6 +260,15 @@ func (e *Entry) close(r *receipt.Receipt) (journal.Pending, error) {
 		e.b.intents.remove(e.held.ID)
 	}
 	return p, err
+}
+
+// uncertain reports whether the provider may have charged more than the receipt
+// says: nobody heard of the outcome, or an answer broke off before the provider
+// reported its usage, and what it had generated beyond what came through is
+// not known. The bill has the estimate; the limits keep the whole reservation,
+// since a ceiling must hold whatever the provider charged.
+func uncertain(r *receipt.Receipt) bool {
+	return r.Unknown || r.Estimated && r.Outcome != bulkhead.Served
 }
 
 var errSettled = errors.New("entry is settled already")
