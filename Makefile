@@ -42,8 +42,9 @@ exact: build ## 1,000 parallel requests against limits: never one more, never fe
 	scripts/rig.sh exact
 
 .PHONY: chaos
-chaos: build ## KILLS (1000) random kills under load and CUTS (20) power cuts, the books checked against the upstream
+chaos: build ## KILLS (1000) random kills and CUTS (20) power cuts of one node, FAULTS (300) of a cluster of three; then the books
 	scripts/chaos.sh $(or $(KILLS),1000) $(or $(CUTS),20)
+	scripts/cluster.sh $(or $(FAULTS),300) $(SEED)
 
 .PHONY: bench
 bench: build ## Cost and isolation, side by side with a bare Go proxy
@@ -62,6 +63,7 @@ check: lint test ## What CI runs
 	scripts/fuzz.sh 3000x
 	scripts/rig.sh exact
 	scripts/chaos.sh 200 3
+	scripts/cluster.sh 12
 	scripts/soak.sh 20s
 	scripts/bench.sh -short -check
 

@@ -52,6 +52,7 @@ var soleDoors = []struct {
 }{
 	{"github.com/hashicorp/raft", "one place knows Raft's unknown outcomes and version traps", []string{"cluster"}},
 	{"github.com/hashicorp/raft-wal", "the log store's wrappers must not be bypassed", []string{"cluster"}},
+	{"github.com/hashicorp/yamux", "one place knows how a session between nodes ends", []string{"cluster/transport"}},
 	{"github.com/dgraph-io/badger/v4", "Badger is a view that may be deleted; nothing else may trust it", []string{"worker/internal/logbook"}},
 	{"github.com/hashicorp/go-plugin", "plugins are started confined, or not at all", []string{"plugins/sdk", "plugins/host"}},
 	{"github.com/opencontainers/cgroups", "one owner of the cgroup tree", []string{"supervisor/internal/spawn"}},
@@ -80,7 +81,7 @@ var mustNotLink = []struct {
 	{"worker", "supervisor", "the import boundary is the process boundary"},
 	{"supervisor", "github.com/dgraph-io/badger/v4", "no tenant's log is opened in the shared process"},
 	{"supervisor", "github.com/hashicorp/go-plugin", "no provider's code runs in the shared process"},
-	{"supervisor", "worker/internal", "the supervisor knows the worker by its two contract packages"},
+	{"supervisor", "worker/internal", "the supervisor knows the worker by its contract packages"},
 	{"supervisor", "plugins", "adapters run in workers"},
 }
 
@@ -114,9 +115,15 @@ var mayImport = []struct {
 	{"cluster/state", "the state machine is pure: specs, commands and receipts only", []string{"", "cluster/command", "configs/manifest", "worker/receipt"}},
 	{"cluster/command", "commands are data", []string{"", "configs/manifest"}},
 	{"cluster", "the only door to Raft knows nothing of what runs on top", []string{"", "cluster/command", "cluster/state", "configs/manifest", "worker/receipt"}},
+	{"cluster/transport", "it carries bytes and knows no protocol above it", []string{"", "cluster/transport/ca"}},
+	{"cluster/transport/ca", "who may be trusted depends on nothing", []string{}},
+	{"cluster/replica", "keepers see sealed bytes only", []string{"", "cluster/command", "worker/control", "worker/sealed"}},
+	{"cluster/lease", "time and nothing else", []string{}},
+	{"cluster/placement", "a pure function of facts", []string{"", "cluster/command"}},
 	{"configs/manifest", "desired state is data", []string{"", "configs/internal/strictyaml"}},
 	{"worker/control", "a contract: both sides import it, it imports neither", []string{"", "configs/manifest"}},
 	{"worker/receipt", "a contract that auditors read", []string{""}},
+	{"worker/sealed", "a contract: the form of the files, without keys", []string{""}},
 	{"plugins/provider", "the adapter contract", []string{""}},
 	{"plugins/sdk", "what an author imports", []string{"", "plugins/provider", "plugins/sdk/wire"}},
 	{"plugins/openai", "an adapter translates and nothing else", []string{"", "plugins/provider", "plugins/sdk"}},
@@ -147,8 +154,8 @@ func TestArrows(t *testing.T) {
 		}
 		for _, imp := range p.Imports {
 			inner, ok := strings.CutPrefix(imp, module+"/worker")
-			if ok && inner != "/control" && inner != "/receipt" {
-				t.Errorf("%s imports %s: the supervisor knows the worker by worker/control and worker/receipt only", path, imp)
+			if ok && inner != "/control" && inner != "/receipt" && inner != "/sealed" {
+				t.Errorf("%s imports %s: the supervisor knows the worker by worker/control, worker/receipt and worker/sealed only", path, imp)
 			}
 		}
 	}

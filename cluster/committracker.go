@@ -19,7 +19,8 @@ import (
 type commitTracker struct {
 	logStore
 	staged  atomic.Uint64
-	ceiling uint64 // GetCommitIndex answers at most this; set once before raft starts
+	last    atomic.Uint64 // index of the last entry written; may be above a truncated tail
+	ceiling uint64        // GetCommitIndex answers at most this; set once before raft starts
 }
 
 var (
@@ -46,7 +47,11 @@ func (t *commitTracker) StoreLogs(logs []*raft.Log) error {
 	last.Extensions = binary.BigEndian.AppendUint64([]byte{extensionTag}, t.staged.Load())
 	logs = slices.Clone(logs)
 	logs[len(logs)-1] = &last
-	return t.logStore.StoreLogs(logs)
+	err := t.logStore.StoreLogs(logs)
+	if err == nil {
+		t.last.Store(last.Index)
+	}
+	return err
 }
 
 func (t *commitTracker) GetLog(index uint64, l *raft.Log) error {
@@ -87,14 +92,14 @@ func (t *commitTracker) GetCommitIndex() (uint64, error) {
 // back is applied after an election, as without the feature. The node takes a
 // snapshot after each change of the configuration, which lifts the ceiling.
 //
-// oldest is the index of the oldest snapshot that raft may fall back to.
-func (t *commitTracker) setCeiling(oldest uint64) error {
-	t.ceiling = oldest + 120*maxAppendEntries
+// snapshot is the index of the snapshot that raft will start from.
+func (t *commitTracker) setCeiling(snapshot uint64) error {
+	t.ceiling = snapshot + 120*maxAppendEntries
 	first, last, err := bounds(t.logStore)
 	if err != nil {
 		return err
 	}
-	for i := max(first, oldest+1); i <= min(last, t.ceiling); i++ {
+	for i := max(first, snapshot+1); i <= min(last, t.ceiling); i++ {
 		var l raft.Log
 		if err := t.logStore.GetLog(i, &l); err != nil {
 			return fmt.Errorf("read log entry %d: %w", i, err)

@@ -1,8 +1,9 @@
 package cluster
 
 import (
+	"context"
 	"errors"
-	"io"
+	"fmt"
 	"net"
 	"time"
 
@@ -17,9 +18,31 @@ type Config struct {
 	Dir    string      // required; made if missing, private to the process's user
 	Log    *zap.Logger // nil: no log
 
-	// Stream carries the connections between nodes. nil: the node talks to
-	// nobody, which suits a single voter.
+	// Stream carries the connections between nodes. The node closes it at its end,
+	// also when Open fails. nil: the node talks to nobody, which suits a single
+	// voter.
 	Stream Stream
+
+	// Clustered says that there are or will be other voters: timeouts suit a
+	// network, and Open does not wait for a leader. A directory of a node that
+	// was alone goes on as a cluster of one.
+	Clustered bool
+	// Join makes an empty directory wait to be taken in by a leader (AddNonvoter
+	// there) instead of beginning a cluster; a directory that is not empty
+	// ignores it. Implies Clustered.
+	Join bool
+	// RaftMultiplier stretches the cluster's timeouts for slow machines, 1 to 10;
+	// 0 = 1. At 1 a lost leader is replaced in about a second.
+	RaftMultiplier int
+	// Forward sends an encoded command to the leader, whose HandleForward
+	// answers; it returns when the context ends. An error that is a
+	// *bulkhead.Error with the code "node_unreachable" says that nothing was
+	// sent; any other, that the command may be applied. nil: only the leader
+	// takes proposals.
+	Forward func(ctx context.Context, leader string, raw []byte) (Forwarded, error)
+	// StableFor is how long a new member must keep up before Promote makes it a
+	// voter; 0 = 10 s.
+	StableFor time.Duration
 
 	// OnApply is called after each applied command (those of the replay in Open
 	// too), before its Propose returns,
@@ -38,6 +61,11 @@ type Config struct {
 	StallTimeout      time.Duration // longest write to the log; 0 = 2 s
 	SnapshotThreshold uint64        // commands between two snapshots; 0 = 16384
 	SnapshotInterval  time.Duration // how often that is looked at; 0 = 2 min
+
+	// BeforeWrite is called before every write to the log and to the votes,
+	// within StallTimeout; an error fails the write. nil but where tests make a
+	// disk slow or broken.
+	BeforeWrite func() error
 }
 
 // Stream listens for and dials the other nodes. It must authenticate them:
@@ -51,8 +79,12 @@ type Stream interface {
 const (
 	maxAppendEntries = 256
 	trailingLogs     = 32768 // entries kept behind a snapshot for those who lag
-	transportTimeout = 5 * time.Second
 	maxNodeID        = 128
+	maxMultiplier    = 10
+
+	aloneTimeout     = 50 * time.Millisecond
+	heartbeatTimeout = 500 * time.Millisecond
+	leaseTimeout     = 250 * time.Millisecond
 )
 
 func (c Config) withDefaults() (Config, error) {
@@ -65,6 +97,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.FailStop == nil {
 		return c, errors.New("no FailStop")
 	}
+	if c.RaftMultiplier < 0 || c.RaftMultiplier > maxMultiplier {
+		return c, fmt.Errorf("raft multiplier %d: want 1 to %d", c.RaftMultiplier, maxMultiplier)
+	}
+	c.RaftMultiplier = max(c.RaftMultiplier, 1)
+	c.Clustered = c.Clustered || c.Join
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
@@ -76,6 +113,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.StallTimeout <= 0 {
 		c.StallTimeout = 2 * time.Second
+	}
+	if c.StableFor <= 0 {
+		c.StableFor = 10 * time.Second
 	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16384
@@ -92,49 +132,22 @@ func (c *Config) raftConfig(log *raftLog, alone bool) *raft.Config {
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(c.NodeID)
 	rc.Logger = log
-	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = 500*time.Millisecond, 500*time.Millisecond, 250*time.Millisecond
+	rc.HeartbeatTimeout, rc.LeaderLeaseTimeout = c.stretched(heartbeatTimeout), c.stretched(leaseTimeout)
 	if alone {
-		rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		rc.HeartbeatTimeout, rc.LeaderLeaseTimeout = aloneTimeout, aloneTimeout
 	}
+	rc.ElectionTimeout = rc.HeartbeatTimeout
 	rc.CommitTimeout = 50 * time.Millisecond
 	rc.MaxAppendEntries = maxAppendEntries
-	rc.BatchApplyCh = true
+	rc.BatchApplyCh = false // what waits in raft's buffer when it ends is never answered, and Close would hang
 	rc.SnapshotThreshold = c.SnapshotThreshold
 	rc.SnapshotInterval = c.SnapshotInterval
 	rc.TrailingLogs = trailingLogs
 	rc.NoLegacyTelemetry = true
+	rc.ShutdownOnRemove = false // a removed node says so; it does not vanish
 	rc.RestoreCommittedLogs = true
 	return rc
 }
 
-// transport makes raft's transport over the configured stream. Its closer ends
-// the connections.
-func (c *Config) transport(log *raftLog) (raft.Transport, io.Closer) {
-	if c.Stream == nil {
-		_, t := raft.NewInmemTransport(raft.ServerAddress(c.NodeID))
-		return t, t
-	}
-	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: nodeStream{c.Stream, c.NodeID}, MaxPool: 3, Timeout: transportTimeout, Logger: log.Named("transport"),
-		MsgpackUseNewTimeFormat: true,
-	})
-	return t, t
-}
-
-// nodeStream makes node ids the addresses that raft stores, so that a change of
-// an IP address needs no change of the configuration.
-type nodeStream struct {
-	Stream
-	id string
-}
-
-func (s nodeStream) Addr() net.Addr { return nodeAddr(s.id) }
-
-func (s nodeStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return s.DialNode(string(addr), timeout)
-}
-
-type nodeAddr string
-
-func (nodeAddr) Network() string  { return "node" }
-func (a nodeAddr) String() string { return string(a) }
+// stretched is a timeout of the cluster on these machines.
+func (c *Config) stretched(d time.Duration) time.Duration { return d * time.Duration(c.RaftMultiplier) }

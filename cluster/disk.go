@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
@@ -20,15 +21,19 @@ import (
 //
 //	lock            held while the node runs
 //	node-id         whose log this is; written last, so it says that the rest is complete
+//	joining         the node waits to be taken in and has nothing yet
 //	wal/            raft-wal: log segments and wal-meta.db (term, vote)
 //	snapshots/      the newest two
+//	peers.info      the members, for people; renamed to peers.json it forces them (see Recover)
 const (
 	lockFile     = "lock"
 	idFile       = "node-id"
+	joiningFile  = "joining"
 	walDir       = "wal"
 	snapshotKeep = 2
 	segmentBytes = 16 << 20 // preallocated; a log of a few small commands a second fills it in hours
 	cacheEntries = 512
+	longPatience = time.Hour // of commands that an operator runs on a stopped node
 )
 
 // disk is everything of a node that is open on disk.
@@ -36,6 +41,8 @@ type disk struct {
 	dir   string
 	lock  *os.File
 	wal   *wal.WAL
+	guard *stallGuard
+	votes raft.StableStore
 	logs  *commitTracker
 	snaps raft.SnapshotStore
 }
@@ -68,35 +75,50 @@ func (d *disk) open(cfg *Config, log *raftLog, trip func(error)) (err error) {
 	if err := privateTree(wdir); err != nil {
 		return err
 	}
-	guard := &stallGuard{logStore: d.wal, limit: cfg.StallTimeout, trip: trip}
-	cache, err := raft.NewLogCache(cacheEntries, guard)
+	d.guard = &stallGuard{logStore: d.wal, limit: cfg.StallTimeout, before: cfg.BeforeWrite, trip: trip}
+	d.votes = guardedStable{d.wal, d.guard}
+	cache, err := raft.NewLogCache(cacheEntries, d.guard)
 	if err != nil {
 		return fmt.Errorf("open log %s: %w", wdir, err)
 	}
 	d.logs = &commitTracker{logStore: cache}
-	if d.snaps, err = openSnapshots(cfg.Dir, log); err != nil {
-		return err
-	}
-	return d.prepareCeiling()
+	d.snaps, err = openSnapshots(cfg.Dir, log)
+	return err
 }
 
-func (d *disk) prepareCeiling() error {
+// prepareCeiling readies the log for raft's start and answers the last index on
+// disk.
+func (d *disk) prepareCeiling() (last uint64, err error) {
+	snap, err := d.usableSnapshot()
+	if err != nil {
+		return 0, err
+	}
+	if last, err = d.logs.LastIndex(); err != nil {
+		return 0, fmt.Errorf("read last index of the log: %w", err)
+	}
+	d.logs.last.Store(last)
+	return max(snap, last), d.logs.setCeiling(snap)
+}
+
+// usableSnapshot answers the index of the snapshot that raft will start from:
+// the newest that is whole, 0 if there is none.
+func (d *disk) usableSnapshot() (uint64, error) {
 	metas, err := d.snaps.List()
 	if err != nil {
-		return fmt.Errorf("list snapshots: %w", err)
+		return 0, fmt.Errorf("list snapshots: %w", err)
 	}
-	var oldest uint64
-	for i, m := range metas {
-		if i == 0 || m.Index < oldest {
-			oldest = m.Index
+	for _, m := range metas {
+		if _, r, err := d.snaps.Open(m.ID); err == nil { // reads it all, for its checksum
+			return m.Index, r.Close()
 		}
 	}
-	return d.logs.setCeiling(oldest)
+	return 0, nil
 }
 
 // identity checks that the directory belongs to the node and reports whether
 // it is new. A directory that was complete once and lost its log is refused:
-// starting over would forget every revoked key.
+// starting over would forget every revoked key. One that waits to be taken in
+// has nothing to lose.
 func (d *disk) identity(node string) (fresh bool, err error) {
 	raw, err := os.ReadFile(filepath.Join(d.dir, idFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -110,7 +132,7 @@ func (d *disk) identity(node string) (fresh bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("look for a log in %s: %w", d.dir, err)
 	}
-	if known && !exists {
+	if known && !exists && !d.joining() {
 		return false, fmt.Errorf("directory %s has lost its log; restore it, or remove the directory to begin anew", d.dir)
 	}
 	return !exists, nil
@@ -122,24 +144,21 @@ func (d *disk) claim(node string) error {
 	if raw, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(raw)) == node {
 		return nil
 	}
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("write node id: %w", err)
-	}
-	_, err = f.WriteString(node + "\n")
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err == nil {
-		err = syncDir(d.dir)
-	}
-	if err != nil {
-		return fmt.Errorf("write node id: %w", err)
-	}
-	return nil
+	return writeDurably(path, []byte(node+"\n"))
 }
+
+// joining reports whether the directory waits to be taken in. The mark outlives
+// a restart without Config.Join: such a node must not begin a cluster.
+func (d *disk) joining() bool {
+	_, err := os.Stat(filepath.Join(d.dir, joiningFile))
+	return err == nil
+}
+
+func (d *disk) markJoining() error {
+	return writeDurably(filepath.Join(d.dir, joiningFile), []byte("waits to be taken into a cluster\n"))
+}
+
+func (d *disk) joined() error { return removeDurably(filepath.Join(d.dir, joiningFile)) }
 
 func (d *disk) close() error {
 	var err error
@@ -175,41 +194,4 @@ func (p privateFS) Create(dir, name string, size uint64) (types.WritableFile, er
 		err = os.Chmod(filepath.Join(dir, name), 0o600)
 	}
 	return f, err
-}
-
-func privateDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("create directory: %w", err)
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return fmt.Errorf("make directory private: %w", err)
-	}
-	return nil
-}
-
-// privateTree takes group and others' rights away from everything below dir.
-func privateTree(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() {
-			err = os.Chmod(path, 0o700)
-		} else if err == nil {
-			err = os.Chmod(path, 0o600)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // removed meanwhile
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("make %s private: %w", dir, err)
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -22,6 +22,8 @@ type fsm struct {
 	trip     func(error) // the node cannot follow
 	reshaped func()      // the configuration of the cluster changed
 	broken   atomic.Bool
+	unread   atomic.Pointer[error] // why a snapshot could not be restored
+	live     atomic.Bool           // raft has started
 }
 
 var (
@@ -29,15 +31,15 @@ var (
 	_ raft.ConfigurationStore = (*fsm)(nil)
 )
 
-// applied is what Apply answers through raft's future.
-type applied struct {
+// answered is what Apply answers through raft's future.
+type answered struct {
 	result any
 	err    error // *bulkhead.Error of the state machine, or errStopped
 }
 
 func (f *fsm) Apply(l *raft.Log) any {
 	if f.broken.Load() {
-		return applied{err: errStopped}
+		return answered{err: errStopped}
 	}
 	env, err := command.Decode(l.Data)
 	if err != nil {
@@ -49,13 +51,13 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return f.stop(err)
 	}
 	f.applied()
-	return applied{result, err}
+	return answered{result, err}
 }
 
-func (f *fsm) stop(err error) applied {
+func (f *fsm) stop(err error) answered {
 	f.broken.Store(true)
 	f.trip(err)
-	return applied{err: errStopped}
+	return answered{err: errStopped}
 }
 
 // StoreConfiguration implements raft.ConfigurationStore.
@@ -71,6 +73,11 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	if err := f.state.Restore(r); err != nil {
+		err = fmt.Errorf("restore snapshot: %w", err)
+		f.unread.Store(&err)
+		if f.live.Load() {
+			f.stop(err)
+		}
 		return err
 	}
 	f.applied()

@@ -44,13 +44,9 @@ func listen(t *testing.T, ids ...string) []loopback {
 	return out
 }
 
-// crash closes a node without the snapshot of an orderly end.
 func (n *Node) crash(t *testing.T) {
 	t.Helper()
-	n.mu.Lock()
-	n.failed = errors.New("crashed by the test")
-	n.mu.Unlock()
-	if err := n.Close(); err != nil {
+	if err := n.Abort(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -87,7 +83,9 @@ func TestAloneWithoutQuorumKeepsWhatWasCommitted(t *testing.T) {
 	for _, n := range nodes {
 		n.crash(t)
 	}
-	alone, err := start(leader.cfgOn(listen(t, "n1")[0]), ids)
+	cfg := leader.cfgOn(listen(t, leader.cfg.NodeID)[0])
+	cfg.ProposeTimeout = 500 * time.Millisecond
+	alone, err := start(cfg, ids)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,20 +23,22 @@ func (w *watchers) notify() {
 	}
 }
 
+func (w *watchers) add() (changed <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.chans = append(w.chans, c)
+	return c, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.chans = slices.DeleteFunc(w.chans, func(o chan struct{}) bool { return o == c })
+	}
+}
+
 // Watch answers a channel that holds a token whenever something was applied
 // since the last token was taken: many changes may be one token, none is
 // missed. stop ends the watch; the channel is never closed.
-func (n *Node) Watch() (changed <-chan struct{}, stop func()) {
-	c := make(chan struct{}, 1)
-	n.watch.mu.Lock()
-	defer n.watch.mu.Unlock()
-	n.watch.chans = append(n.watch.chans, c)
-	return c, func() {
-		n.watch.mu.Lock()
-		defer n.watch.mu.Unlock()
-		n.watch.chans = slices.DeleteFunc(n.watch.chans, func(o chan struct{}) bool { return o == c })
-	}
-}
+func (n *Node) Watch() (changed <-chan struct{}, stop func()) { return n.watch.add() }
 
 // Changed answers the same channel at every call, for the one loop of a program
 // that needs no more; several readers each need a Watch.

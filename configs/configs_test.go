@@ -2,6 +2,7 @@ package configs
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -14,27 +15,28 @@ import (
 
 // TestSamples loads every sample file: they are the documentation.
 func TestSamples(t *testing.T) {
-	entries, err := os.ReadDir(".")
+	var names []string
+	err := fs.WalkDir(os.DirFS("."), ".", func(path string, d fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".yaml") {
+			names = append(names, path)
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded := 0
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".yaml") {
-			continue
-		}
-		loaded++
-		raw, err := os.ReadFile(e.Name())
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(string(raw), "\nkind: ") {
-			if _, err := Load(e.Name()); err != nil {
+			if _, err := Load(name); err != nil {
 				t.Errorf("%v", err)
 			}
 			continue
 		}
-		objects, err := manifest.Decode(e.Name(), strings.NewReader(string(raw)))
+		objects, err := manifest.Decode(name, strings.NewReader(string(raw)))
 		if err != nil {
 			t.Errorf("%v", err)
 			continue
@@ -45,11 +47,11 @@ func TestSamples(t *testing.T) {
 			}
 		}
 		for _, p := range manifest.Check(objects) {
-			t.Errorf("%s: %s", e.Name(), p)
+			t.Errorf("%s: %s", name, p)
 		}
 	}
-	if loaded < 3 {
-		t.Errorf("loaded %d samples, want 3 at least", loaded)
+	if len(names) < 6 {
+		t.Errorf("loaded the samples %v, want 6 at least", names)
 	}
 }
 
@@ -107,6 +109,18 @@ func TestDecodeRefuses(t *testing.T) {
 		{"duration", good + "worker: {idle_timeout: 5}\n", `s.yaml:3: worker.idle_timeout: want a duration such as "30s" or "5m", got "5"`},
 		{"negative", good + "gateway:\n  park: -1s\n  in_flight: 0\n", "s.yaml:4: gateway.park: want 0s to 1m0s\ns.yaml:5: gateway.in_flight: want 1 to 1048576"},
 		{"journal", good + "journal: {segment: 1GiB}\n", "s.yaml:3: journal.quota: want room for two segments at least"},
+		{"advertise", good + "cluster: {advertise: here}\n", `s.yaml:3: cluster.advertise: "here" is no address such as node-1.bank.example:8082`},
+		{"advertise space", good + "cluster: {advertise: \"a b:1\"}\n", `s.yaml:3: cluster.advertise: "a b:1" is no address such as node-1.bank.example:8082`},
+		{"advertise all", good + "cluster: {advertise: \"0.0.0.0:8082\"}\n", `s.yaml:3: cluster.advertise: names no host: want an address at which the other nodes reach this one`},
+		{"advertise any", good + "cluster: {advertise: \":8082\"}\n", `s.yaml:3: cluster.advertise: names no host: want an address at which the other nodes reach this one`},
+		{"advertise port", good + "cluster: {advertise: \"n1:0\"}\n", `s.yaml:3: cluster.advertise: has port 0: want the port that cluster.listen opens`},
+		{"multiplier", good + "cluster: {raft_multiplier: 11}\n", `s.yaml:3: cluster.raft_multiplier: want 1 to 10`},
+		{"lease", good + "cluster: {lease_ttl: 3s}\n", `s.yaml:3: cluster.lease_ttl: unknown field`},
+		{"label", good + "node:\n  labels: {a: \"b c\"}\n", `s.yaml:4: node.labels: label a: "b c" is no value: want at most 63 letters, digits and . _ - /`},
+		{"label name", good + "node: {labels: {a=b: c}}\n", `s.yaml:3: node.labels: "a=b" is no label: want 1 to 63 letters, digits and . _ - /`},
+		{"cpu", good + "node: {capacity: {cpu: 1.2345}}\n", `s.yaml:3: node.capacity.cpu: "1.2345" is no number of cores such as 8 or 7.5`},
+		{"cpus", good + "node: {capacity: {cpu: 999999}}\n", `s.yaml:3: node.capacity.cpu: want 0 to 100000 cores`},
+		{"memory", good + "node: {capacity: {memory: -1}}\n", `s.yaml:3: node.capacity.memory: "-1" is no size such as 64KiB, 32MiB or 1GiB`},
 		{"level", good + "log: {level: loud}\n", `s.yaml:3: log.level: "loud" is no level; one of debug, info, warn, error`},
 		{"no expansion", good + "data_dir: ${HOME}/x\n", "s.yaml:3: data_dir: want an absolute path other than /"},
 	}
@@ -149,6 +163,21 @@ func TestSizeText(t *testing.T) {
 		var s Size
 		if err := s.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q: accepted as %d", text, s)
+		}
+	}
+}
+
+func TestCoresText(t *testing.T) {
+	for text, want := range map[string]Cores{"0": 0, "8": 8000, "7.5": 7500, "0.25": 250, "0.001": 1, "999999.999": 999999999} {
+		var c Cores
+		if err := c.UnmarshalText([]byte(text)); err != nil || c != want || c.String() != text {
+			t.Errorf("%s: got %d %s, %v", text, c, c, err)
+		}
+	}
+	for _, text := range []string{"", ".5", "5.", "-1", "+1", "1e3", "1.2345", "1000000", "4 ", "500m", "1.-1"} {
+		var c Cores
+		if err := c.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q: accepted as %d", text, c)
 		}
 	}
 }

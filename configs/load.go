@@ -63,6 +63,9 @@ func (s Server) completed() Server {
 	if s.Cluster.KeyFile == "" && s.Cluster.KeyCredential == "" {
 		s.Cluster.KeyCredential = "cluster-key"
 	}
+	if s.Cluster.Advertise == "" && dialable(s.Cluster.Listen) == nil {
+		s.Cluster.Advertise = s.Cluster.Listen
+	}
 	return s
 }
 

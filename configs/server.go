@@ -11,6 +11,7 @@ type Server struct {
 	TLS        TLS       `yaml:"tls"`         // of the data plane and the admin port
 	Admin      Admin     `yaml:"admin"`
 	Cluster    Cluster   `yaml:"cluster"`
+	Node       Node      `yaml:"node"`
 	Isolation  Isolation `yaml:"isolation"`
 	Worker     Worker    `yaml:"worker"`
 	Gateway    Gateway   `yaml:"gateway"`
@@ -37,8 +38,24 @@ type Admin struct {
 type Cluster struct {
 	Name          string `yaml:"name"`           // what secrets are bound to; the same on every node, for ever
 	Listen        string `yaml:"listen"`         // host:port
+	Advertise     string `yaml:"advertise"`      // host:port at which the other nodes reach it; "" = listen, when that names a host
 	KeyFile       string `yaml:"key_file"`       // 32 bytes, hex or base64, mode 0600; or
 	KeyCredential string `yaml:"key_credential"` // name of a systemd credential; the default, "cluster-key", holds when key_file is not given
+
+	RaftMultiplier int `yaml:"raft_multiplier"` // stretches the timeouts of elections, 1..10; more than 1 only where machines stall
+}
+
+// Node is what a cluster's placement knows about this machine. A node that
+// stands alone does not look at it.
+type Node struct {
+	Labels   map[string]string `yaml:"labels"`   // a tenant may want them; see manifest.Placement
+	Capacity Capacity          `yaml:"capacity"` // of its workers together
+}
+
+// Capacity is what a node has for workers; 0 = unlimited.
+type Capacity struct {
+	Memory Size  `yaml:"memory"`
+	CPU    Cores `yaml:"cpu"`
 }
 
 // Isolation says how much of the sandbox must hold.
@@ -96,7 +113,7 @@ func Defaults() Server {
 		DataDir:   "/var/lib/bulkhead",
 		Listen:    ":8080",
 		Admin:     Admin{Listen: ":8081"},
-		Cluster:   Cluster{Name: "bulkhead", Listen: ":8082"},
+		Cluster:   Cluster{Name: "bulkhead", Listen: ":8082", RaftMultiplier: 1},
 		Isolation: Isolation{Mode: Standard},
 		Worker: Worker{
 			IdleTimeout:     15 * time.Minute,

@@ -20,6 +20,8 @@ func (s Server) problems() []problem {
 	v := new(validation)
 	v.node(s)
 	v.listeners(s)
+	v.cluster(s.Cluster)
+	v.machine(s.Node)
 	v.isolation(s.Isolation)
 	v.worker(s.Worker)
 	v.gateway(s.Gateway)

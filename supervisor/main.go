@@ -38,11 +38,15 @@ func run() int {
 			return daemon.Serve(ctx, cfg, version)
 		},
 		Dev: func(ctx context.Context, o cli.DevOptions) error {
+			if o.Nodes > 1 {
+				return daemon.DevNodes(ctx, daemon.DevNodesOptions{Data: o.Data, Listen: o.Listen, AdminListen: o.AdminListen, Nodes: o.Nodes, Out: o.Out})
+			}
 			return daemon.Dev(ctx, daemon.DevOptions{Data: o.Data, Listen: o.Listen, AdminListen: o.AdminListen, Version: version, Out: o.Out})
 		},
 		Doctor: func(_ context.Context, o cli.DoctorOptions) error {
 			return daemon.Doctor(o.Config, o.Output == "json", o.Out)
 		},
+		Cluster: daemon.Ops{Version: version},
 		Spawner: spawn.Main,
 	})
 }

@@ -52,10 +52,12 @@ type SetDataKey struct {
 }
 
 // BeginEpoch starts a new epoch of a tenant on a node; the result is the epoch.
+// In a cluster the tenant must be assigned to the node (not_assigned).
 type BeginEpoch struct {
 	Tenant    bulkhead.TenantID `json:"tenant"`
 	Node      string            `json:"node"`
-	PublicKey []byte            `json:"public_key"` // Ed25519 key that signs the epoch's receipts
+	PublicKey []byte            `json:"public_key"`      // Ed25519 key that signs the epoch's receipts
+	After     bulkhead.Epoch    `json:"after,omitempty"` // an epoch that copies of the journal know: the new one is above it, even where a restored snapshot does not know it
 }
 
 // BookReceipts carries one signed batch of receipts (worker/receipt encoding).

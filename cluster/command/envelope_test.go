@@ -30,6 +30,21 @@ func commands() []Command {
 		&SetDataKey{Tenant: "acme", Wrapped: []byte{1, 2, 3}},
 		&BeginEpoch{Tenant: "acme", Node: "n1", PublicKey: bytes.Repeat([]byte{9}, 32)},
 		&BookReceipts{Tenant: "acme", Batch: []byte{0, 1, 2, 0xff}},
+		&InitCluster{ID: "c1", CACert: []byte("cert"), CAKey: []byte{1}, Node: Node{
+			ID: "n1", Addr: "n1.example:8082", Version: "v1", Level: 2, Receiver: "r1", Boot: "b1", Starts: 3, RaftIndex: 4,
+			Capacity: Capacity{MemoryBytes: 5, CPUMilli: 6}, Labels: map[string]string{"zone": "a"}, Draining: true, JoinedAt: 7, Incarnation: 8,
+		}},
+		&CreateJoinToken{ID: "t1", Key: bytes.Repeat([]byte{3}, 32), ExpiresAt: 9},
+		&JoinNode{Token: "t1", Node: Node{ID: "n2", Addr: "n2.example:8082", Receiver: "r2"}},
+		&StartNode{ID: "n2", Addr: "n2.example:8082", Version: "v1", Level: 1, Receiver: "r2", Boot: "b2", RaftIndex: 10,
+			Capacity: Capacity{MemoryBytes: 1}, Labels: map[string]string{"zone": "b"}},
+		&MarkNodes{RaftIndex: map[string]uint64{"n1": 11, "n2": 12}},
+		&SetDraining{ID: "n1", Draining: true},
+		&RemoveNode{ID: "n1"},
+		&Assign{Moves: []Move{{Tenant: "acme", From: "n1", To: "n2", Voters: []Replica{{Node: "n2", Receiver: "r2"}}}}},
+		&SetReplicas{Tenant: "acme", Epoch: 3, Was: []Replica{{Node: "n1", Receiver: "r1"}}, Voters: []Replica{{Node: "n2", Receiver: "r2"}},
+			Learners: []Replica{{Node: "n3", Receiver: "r3"}}, AcceptLoss: true},
+		&SetLevel{Level: 2},
 	}
 }
 

@@ -30,7 +30,10 @@ type tx struct {
 // Apply applies the command at a log index. The result is ApplyResult for
 // *command.Apply, command.Key for *CreateKey and *RevokeKey, []byte (the wrapped
 // key in force) for *SetDataKey, bulkhead.Epoch for *BeginEpoch, BookResult for
-// *BookReceipts, nil for *SetSuspended and for a command to be ignored.
+// *BookReceipts, command.Node for *InitCluster, *JoinNode and *StartNode,
+// []bulkhead.TenantID (those that moved) for *Assign, Replicas for *SetReplicas,
+// nil for the others and for a command to be ignored. DecodeResult reads them
+// back from their JSON.
 //
 // A command whose id was applied before changes nothing and is answered as it
 // was then, as long as it is among the last 4096 (and their answers within
@@ -71,6 +74,8 @@ func (t *tx) do(env command.Envelope) (any, error) {
 		return nil, nil // a newer build's, and it may be skipped
 	case *command.BookReceipts:
 		return t.book(cmd)
+	case *command.MarkNodes:
+		return nil, t.markNodes(cmd)
 	}
 	if result, known, err := t.done.answered(env); known {
 		return result, err
@@ -105,6 +110,36 @@ func (t *tx) dispatch(cmd command.Command) (any, error) {
 		return t.setDataKey(cmd)
 	case *command.BeginEpoch:
 		return t.beginEpoch(cmd)
+	}
+	return t.dispatchCluster(cmd)
+}
+
+// dispatchCluster is dispatch for the commands about the nodes. All but the
+// first need a cluster.
+func (t *tx) dispatchCluster(cmd command.Command) (any, error) {
+	if init, ok := cmd.(*command.InitCluster); ok {
+		return t.initCluster(init)
+	}
+	if t.cluster == nil {
+		return nil, noCluster()
+	}
+	switch cmd := cmd.(type) {
+	case *command.CreateJoinToken:
+		return nil, t.createJoinToken(cmd)
+	case *command.JoinNode:
+		return t.joinNode(cmd)
+	case *command.StartNode:
+		return t.startNode(cmd)
+	case *command.SetDraining:
+		return nil, t.setDraining(cmd)
+	case *command.RemoveNode:
+		return nil, t.removeNode(cmd)
+	case *command.Assign:
+		return t.assign(cmd)
+	case *command.SetReplicas:
+		return t.setReplicas(cmd)
+	case *command.SetLevel:
+		return nil, t.setLevel(cmd)
 	}
 	return nil, fmt.Errorf("%w: %T", command.ErrUnknown, cmd)
 }

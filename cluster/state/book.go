@@ -89,10 +89,14 @@ func (t *tx) addUsage(batch *receipt.Batch) error {
 	var fresh tree[*UsageRow] // rows of this batch, not yet published
 	for i := range batch.Receipts {
 		r := &batch.Receipts[i]
-		if err := t.checkHome(r); err != nil {
+		known, err := t.checkHome(r)
+		if err != nil {
 			return badBatch(err)
 		}
 		row := rowOf(r)
+		if !known {
+			row.Project, row.Env, row.Account, row.Key = "", "", "", ""
+		}
 		key := row.key()
 		if sum, ok := fresh.get(key); ok {
 			sum.add(r)
@@ -112,22 +116,27 @@ func (t *tx) addUsage(batch *receipt.Batch) error {
 }
 
 // checkHome keeps rows to keys that exist and to where they belong, so that a
-// worker can neither write onto another's bill nor make names up.
-func (t *tx) checkHome(r *receipt.Receipt) error {
+// worker can neither write onto another's bill nor make names up. A key that the
+// state does not know at all was made after the backup that was restored: what it
+// used is the tenant's, in a row without a key. To refuse it would stop the tenant
+// for ever.
+func (t *tx) checkHome(r *receipt.Receipt) (known bool, err error) {
 	if r.Key == "" {
 		if r.Project != "" || r.Env != "" || r.Account != "" {
-			return fmt.Errorf("record %d: a project without a key", r.Seq)
+			return false, fmt.Errorf("record %d: a project without a key", r.Seq)
 		}
-		return nil
+		return true, nil
 	}
 	k, ok := t.keys.get(string(r.Key))
-	if !ok || k.Tenant != r.Tenant {
-		return fmt.Errorf("record %d: key %s is not of the tenant", r.Seq, r.Key)
+	switch {
+	case !ok:
+		return false, nil
+	case k.Tenant != r.Tenant:
+		return false, fmt.Errorf("record %d: key %s is not of the tenant", r.Seq, r.Key)
+	case r.Project != k.Project || r.Env != k.Env || r.Account != k.Account:
+		return false, fmt.Errorf("record %d: key %s belongs elsewhere", r.Seq, r.Key)
 	}
-	if r.Project != k.Project || r.Env != k.Env || r.Account != k.Account {
-		return fmt.Errorf("record %d: key %s belongs elsewhere", r.Seq, r.Key)
-	}
-	return nil
+	return true, nil
 }
 
 func badBatch(err error) error {

@@ -41,7 +41,9 @@ func (f feed) add(index uint64, c *change) feed {
 // were created or revoked, tenants whose record changed, and whether an object
 // of the whole platform changed, which moves every tenant's Rev. It answers
 // false, without a call, when the view does not know, because too much happened
-// or a restore lies between: then everything must be read again.
+// or a restore lies between: then everything must be read again. A tenant that
+// was assigned elsewhere, or whose copies moved, is among the tenants though its
+// Rev stays; of the nodes themselves NodesRev tells.
 func (v *View) Changes(since uint64, fn func(keys []bulkhead.KeyID, tenants []bulkhead.TenantID, platform bool)) bool {
 	if since < v.changes.floor || since > v.index {
 		return false
@@ -52,6 +54,11 @@ func (v *View) Changes(since uint64, fn func(keys []bulkhead.KeyID, tenants []bu
 	})
 	return true
 }
+
+// Rewound counts how often, since this node started, the state was put back to an
+// older one. Whatever was derived from it before may be of a future that never
+// comes: numbers that only grow, epochs and revisions, have gone back.
+func (v *View) Rewound() uint64 { return v.rewound }
 
 // floorAfter is where the feed begins after a restore over the view old. What
 // was read before must be known to be void, whatever its index was, unless

@@ -20,6 +20,7 @@ import (
 var allowedImports = map[string]string{
 	"bufio":           "buffers the reader and writer of snapshots",
 	"bytes":           "pure",
+	"cmp":             "pure",
 	"crypto/ed25519":  "verification is pure; signing is not used",
 	"crypto/sha256":   "pure",
 	"encoding/binary": "pure",

@@ -1,5 +1,6 @@
 // Package state is the replicated state machine: the desired state, the keys,
-// the tenants' epochs and data keys, and the ledger of their usage.
+// the tenants' epochs and data keys, the ledger of their usage, the members of
+// the cluster, and which of them runs a tenant and keeps copies of its journal.
 //
 // It is pure. Apply depends on the state, the index and the command, and on
 // nothing else: no clock (time is the stamp of the command, never going back),

@@ -30,14 +30,19 @@ func (s *State) Restore(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	v.changes.floor = v.floorAfter(s.view.Load())
+	old := s.view.Load()
+	v.changes.floor, v.rewound = v.floorAfter(old), old.rewound
+	if v.index < old.index {
+		v.rewound++
+	}
 	s.view.Store(v)
 	return nil
 }
 
 type sectionReader struct {
-	r   *bufio.Reader
-	crc uint32
+	r       *bufio.Reader
+	crc     uint32
+	version uint16
 }
 
 func (r *sectionReader) view() (*View, error) {
@@ -46,13 +51,16 @@ func (r *sectionReader) view() (*View, error) {
 		return nil, err
 	}
 	for _, read := range [...]func(*View) error{
-		r.objects, r.retired, r.tenants, r.keys, r.usage, r.done, r.end,
+		r.objects, r.retired, r.tenants, r.keys, r.usage, r.done, r.members, r.end,
 	} {
 		if err := read(v); err != nil {
 			return nil, err
 		}
 	}
-	return v, v.checkTenants()
+	if err := v.checkTenants(); err != nil {
+		return nil, err
+	}
+	return v, v.checkMembers()
 }
 
 // take reads exactly len(b) bytes; the end of the input is damage.
@@ -92,8 +100,9 @@ func (r *sectionReader) header(v *View) error {
 	if string(b[:4]) != snapshotMagic {
 		return fmt.Errorf("%w: no header", ErrSnapshot)
 	}
-	if ver := binary.BigEndian.Uint16(b[4:]); ver != snapshotVersion {
-		return fmt.Errorf("snapshot version %d: this build reads version %d", ver, snapshotVersion)
+	r.version = binary.BigEndian.Uint16(b[4:])
+	if r.version < 1 || r.version > snapshotVersion {
+		return fmt.Errorf("snapshot version %d: this build reads versions 1 to %d", r.version, snapshotVersion)
 	}
 	v.index = binary.BigEndian.Uint64(b[8:])
 	v.clock = int64(binary.BigEndian.Uint64(b[16:]))

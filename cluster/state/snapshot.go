@@ -12,8 +12,8 @@ import (
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 )
 
-// A snapshot is a header, the six sections in this order, and an empty end
-// section. Integers are big endian; each CRC-32C covers its header or section
+// A snapshot is a header, the ten sections in this order, and an empty end
+// section. Version 1, which knew no clusters, lacks those from the cluster on. Integers are big endian; each CRC-32C covers its header or section
 // from the first byte. Records stand in the order of their keys, so two equal
 // states have equal snapshots.
 //
@@ -29,7 +29,7 @@ import (
 // Usage rows are binary (see appendRow), the rest is JSON: rows are many.
 const (
 	snapshotMagic   = "BHST"
-	snapshotVersion = 1
+	snapshotVersion = 2
 	snapshotHead    = 36
 	sectionHead     = 9
 	maxRecord       = 8 << 20
@@ -43,6 +43,10 @@ const (
 	sectionKeys    = 4
 	sectionUsage   = 5
 	sectionDone    = 6
+	sectionCluster = 7 // one record or none
+	sectionNodes   = 8
+	sectionRemoved = 9
+	sectionTokens  = 10
 	sectionEnd     = 0xff
 )
 
@@ -55,6 +59,10 @@ type (
 	tenantRecord struct {
 		ID     string  `json:"id"`
 		Tenant *tenant `json:"tenant"`
+	}
+	clusterRecord struct {
+		Cluster
+		Rev uint64 `json:"rev"`
 	}
 )
 
@@ -77,6 +85,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 		return buf, nil
 	})
 	writeSection(sw, sectionDone, v.done.byID, func(_ string, d *done) ([]byte, error) { return json.Marshal(d) })
+	sw.members(v)
 	writeSection(sw, sectionEnd, tree[bool]{}, nil)
 	if sw.err == nil {
 		sw.err = sw.w.Flush()
@@ -85,6 +94,20 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 		return sw.n, fmt.Errorf("write snapshot at index %d: %w", v.index, sw.err)
 	}
 	return sw.n, nil
+}
+
+// members writes what only a cluster has.
+func (w *sectionWriter) members(v *View) {
+	var clusters tree[*Cluster]
+	if v.cluster != nil {
+		clusters = clusters.put("", v.cluster)
+	}
+	writeSection(w, sectionCluster, clusters, func(_ string, c *Cluster) ([]byte, error) {
+		return json.Marshal(clusterRecord{*c, v.nodesRev})
+	})
+	writeSection(w, sectionNodes, v.nodes, func(_ string, n *command.Node) ([]byte, error) { return json.Marshal(n) })
+	writeSection(w, sectionRemoved, v.removed, func(_ string, n *removedNode) ([]byte, error) { return json.Marshal(n) })
+	writeSection(w, sectionTokens, v.tokens, func(_ string, j *joinToken) ([]byte, error) { return json.Marshal(j) })
 }
 
 // Sum is the SHA-256 of the view's snapshot: nodes that applied the same

@@ -31,7 +31,16 @@ type View struct {
 	byTenant tree[*command.Key]   // by tenant NUL key id
 	usage    tree[*UsageRow]      // by UsageRow.key
 	done     window               // answers of the last commands
-	changes  feed                 // what the last commands touched; not part of the replicated state
+
+	cluster  *Cluster            // nil: a node that stands alone
+	nodesRev uint64              // index of the last change of the cluster or its nodes, marks excepted
+	nodes    tree[*command.Node] // members, by id
+	removed  tree[*removedNode]  // former members, by id
+	tokens   tree[*joinToken]    // by id
+	byNode   tree[bool]          // by node NUL tenant: who is assigned where
+
+	changes feed   // what the last commands touched; not part of the replicated state
+	rewound uint64 // restores of an older state; not part of it either
 }
 
 // object is a stored object of desired state.
@@ -55,6 +64,7 @@ type Tenant struct {
 	Rev        uint64         // index of the last command that changed anything the tenant's policy depends on
 	Epoch      bulkhead.Epoch // 0: no worker was ever started
 	Node       string         // where the epoch runs
+	Assigned   string         // the node that may begin an epoch; "" = none, and always so without a cluster
 	PublicKey  []byte         // Ed25519 key of the epoch
 	DataKey    []byte         // wrapped by the cluster key; nil: not made yet
 	Slot       uint32         // small, unique, never used again: the worker's uid is base + slot
@@ -62,6 +72,9 @@ type Tenant struct {
 	TreeSize   uint64         // receipts booked
 	TreeRoot   []byte         // RFC 6962 root of those receipts; nil while there are none
 	Frontier   []byte         // receipt.Frontier of those receipts, encoded; never empty
+
+	Voters   []command.Replica // whose copies of the journal count, sorted
+	Learners []command.Replica // who receives copies without counting, sorted
 }
 
 // New returns the empty state before the first command.
@@ -101,3 +114,15 @@ func (s *State) RangeKeys(fn func(k *command.Key) bool) { s.View().RangeKeys(fn)
 
 // Usage calls fn for every usage row, sorted, until fn answers false.
 func (s *State) Usage(fn func(row UsageRow) bool) { s.View().Usage(fn) }
+
+// Cluster answers what the members have in common; false: there is no cluster.
+func (s *State) Cluster() (Cluster, bool) { return s.View().Cluster() }
+
+// Nodes lists the members, sorted by id.
+func (s *State) Nodes() []command.Node { return s.View().Nodes() }
+
+// Node answers one member.
+func (s *State) Node(id string) (command.Node, bool) { return s.View().Node(id) }
+
+// JoinToken answers a join token that is not forgotten yet.
+func (s *State) JoinToken(id string) (command.CreateJoinToken, bool) { return s.View().JoinToken(id) }

@@ -12,6 +12,8 @@ import (
 const (
 	maxWrapped = 4 << 10 // bytes of a wrapped data key
 	maxNodeLen = 128     // bytes of a node's name
+
+	maxEpochStep = 1 << 32 // epochs that a restored snapshot may lack
 )
 
 // tenant is what the state machine keeps of a tenant besides its object. A
@@ -25,12 +27,16 @@ type tenant struct {
 	Slot       uint32         `json:"slot"`
 	Epoch      bulkhead.Epoch `json:"epoch,omitempty"`
 	Node       string         `json:"node,omitempty"`
+	Assigned   string         `json:"assigned,omitempty"` // a member, or nobody
 	PublicKey  []byte         `json:"public_key,omitempty"`
 	DataKey    []byte         `json:"data_key,omitempty"`
 	AppliedSeq uint64         `json:"applied_seq,omitempty"`
 	TreeSize   uint64         `json:"tree_size,omitempty"`
 	TreeRoot   []byte         `json:"tree_root,omitempty"`
 	Frontier   []byte         `json:"frontier"` // receipt.Frontier, encoded
+
+	Voters   []command.Replica `json:"voters,omitempty"` // sorted
+	Learners []command.Replica `json:"learners,omitempty"`
 }
 
 // createTenant starts the record of a tenant. One that follows a deleted tenant
@@ -51,19 +57,19 @@ func (t *tx) createTenant(id bulkhead.TenantID) error {
 }
 
 // dropTenant turns the record into a tombstone. The wrapped data key goes:
-// without it the tenant's log is ciphertext for ever.
+// without it the tenant's log is ciphertext for ever, and nobody need keep it.
 func (t *tx) dropTenant(id bulkhead.TenantID) {
 	rec, _ := t.tenants.get(string(id))
 	next := *rec
 	next.Deleted, next.DataKey = true, nil
+	next.Assigned, next.Voters, next.Learners = "", nil, nil
 	t.putTenant(id, &next)
 }
 
 // putTenant stores a record as changed by this command.
 func (t *tx) putTenant(id bulkhead.TenantID, rec *tenant) {
 	rec.Rev = t.index
-	t.tenants = t.tenants.put(string(id), rec)
-	t.touchTenant(id)
+	t.keepTenant(id, rec)
 }
 
 func (t *tx) touchTenant(id bulkhead.TenantID) {
@@ -129,7 +135,14 @@ func (t *tx) beginEpoch(cmd *command.BeginEpoch) (any, error) {
 	if cmd.Node == "" || len(cmd.Node) > maxNodeLen {
 		return nil, invalid("node", "An epoch runs on a node with a name of at most 128 bytes.")
 	}
-	rec.Epoch++
+	if t.cluster != nil && rec.Assigned != cmd.Node {
+		return nil, bulkhead.E(bulkhead.Conflict, "not_assigned",
+			"Tenant "+quote(string(cmd.Tenant))+" is not assigned to node "+quote(cmd.Node)+".")
+	}
+	if cmd.After > rec.Epoch+maxEpochStep {
+		return nil, invalid("after", "No copy of a journal can know an epoch so far ahead.")
+	}
+	rec.Epoch = max(rec.Epoch, cmd.After) + 1
 	rec.Node, rec.PublicKey = cmd.Node, cmd.PublicKey
 	t.keepTenant(cmd.Tenant, &rec)
 	return rec.Epoch, nil
@@ -138,6 +151,16 @@ func (t *tx) beginEpoch(cmd *command.BeginEpoch) (any, error) {
 // keepTenant stores a record whose change does not concern the policy, so Rev
 // stays: the worker must not be asked to apply what it cannot see.
 func (t *tx) keepTenant(id bulkhead.TenantID, rec *tenant) {
+	was := ""
+	if old, ok := t.tenants.get(string(id)); ok {
+		was = old.Assigned
+	}
+	if rec.Assigned != was {
+		t.byNode = t.byNode.del(nodeTenantKey(was, id))
+		if rec.Assigned != "" {
+			t.byNode = t.byNode.put(nodeTenantKey(rec.Assigned, id), true)
+		}
+	}
 	t.tenants = t.tenants.put(string(id), rec)
 	t.touchTenant(id)
 }

@@ -70,8 +70,9 @@ func (v *View) Tenant(id bulkhead.TenantID) (Tenant, bool) {
 	}
 	return Tenant{
 		ID: id, Spec: *o.Object.TenantSpec, Suspended: t.Suspended, Rev: max(t.Rev, v.platformRev),
-		Epoch: t.Epoch, Node: t.Node, PublicKey: t.PublicKey, DataKey: t.DataKey, Slot: t.Slot,
+		Epoch: t.Epoch, Node: t.Node, Assigned: t.Assigned, PublicKey: t.PublicKey, DataKey: t.DataKey, Slot: t.Slot,
 		AppliedSeq: t.AppliedSeq, TreeSize: t.TreeSize, TreeRoot: t.TreeRoot, Frontier: t.Frontier,
+		Voters: t.Voters, Learners: t.Learners,
 	}, true
 }
 

@@ -11,7 +11,8 @@ import (
 // The window keeps the answers of the last commands so that a proposer who
 // does not know whether its command was applied can repeat it under the same
 // id. Refusals are not kept: they changed nothing and may be judged again.
-// BookReceipts is not kept: its sequence numbers make it apply once.
+// BookReceipts is not kept: its sequence numbers make it apply once. Nor is
+// MarkNodes: applied twice it does nothing more.
 const (
 	windowLen   = 4096
 	windowBytes = 16 << 20
@@ -65,25 +66,12 @@ func (w window) answered(env command.Envelope) (result any, known bool, err erro
 }
 
 func (d *done) decode() (any, error) {
-	switch d.Type {
-	case command.TypeApply:
-		return decodeResult[ApplyResult](d)
-	case command.TypeCreateKey, command.TypeRevokeKey:
-		return decodeResult[command.Key](d)
-	case command.TypeSetDataKey:
-		return decodeResult[[]byte](d)
-	case command.TypeBeginEpoch:
-		return decodeResult[bulkhead.Epoch](d)
-	case command.TypeSetSuspended:
-		return nil, nil
+	if d.Type == command.TypeBookReceipts || d.Type == command.TypeMarkNodes {
+		return nil, fmt.Errorf("answer of command %s: type %d has none", d.ID, d.Type)
 	}
-	return nil, fmt.Errorf("answer of command %s: type %d", d.ID, d.Type)
-}
-
-func decodeResult[R any](d *done) (any, error) {
-	var r R
-	if err := json.Unmarshal(d.Result, &r); err != nil {
+	result, err := DecodeResult(d.Type, d.Result)
+	if err != nil {
 		return nil, fmt.Errorf("answer of command %s: %w", d.ID, err)
 	}
-	return r, nil
+	return result, nil
 }

@@ -118,6 +118,7 @@ func (c *object) tenant(t *Tenant) {
 		c.duration("spec.idle_timeout", *t.IdleTimeout, 0, maxIdle)
 	}
 	c.limits("spec.limits", t.Limits)
+	c.placement(t)
 }
 
 func (c *object) project(p *Project) {

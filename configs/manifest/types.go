@@ -79,14 +79,15 @@ type Limits struct {
 
 // Tenant is a team: the unit of isolation, access and accounting.
 type Tenant struct {
-	DisplayName string  `json:"display_name,omitempty" yaml:"display_name,omitempty"`
-	Owner       string  `json:"owner" yaml:"owner"`
-	CostCenter  string  `json:"cost_center,omitempty" yaml:"cost_center,omitempty"`
-	Tier        string  `json:"tier,omitempty" yaml:"tier,omitempty"`                 // standard (default) or dedicated
-	TimeZone    string  `json:"time_zone,omitempty" yaml:"time_zone,omitempty"`       // IANA name, default UTC; calendar windows and report days follow it
-	LogContent  string  `json:"log_content,omitempty" yaml:"log_content,omitempty"`   // only "none" (default) exists
-	IdleTimeout *string `json:"idle_timeout,omitempty" yaml:"idle_timeout,omitempty"` // Go duration; 0 = never hibernate; default from the node's configuration
-	Limits      *Limits `json:"limits,omitempty" yaml:"limits,omitempty"`
+	DisplayName string     `json:"display_name,omitempty" yaml:"display_name,omitempty"`
+	Owner       string     `json:"owner" yaml:"owner"`
+	CostCenter  string     `json:"cost_center,omitempty" yaml:"cost_center,omitempty"`
+	Tier        string     `json:"tier,omitempty" yaml:"tier,omitempty"`                 // standard (default) or dedicated
+	TimeZone    string     `json:"time_zone,omitempty" yaml:"time_zone,omitempty"`       // IANA name, default UTC; calendar windows and report days follow it
+	LogContent  string     `json:"log_content,omitempty" yaml:"log_content,omitempty"`   // only "none" (default) exists
+	IdleTimeout *string    `json:"idle_timeout,omitempty" yaml:"idle_timeout,omitempty"` // Go duration; 0 = never hibernate; default from the node's configuration
+	Limits      *Limits    `json:"limits,omitempty" yaml:"limits,omitempty"`
+	Placement   *Placement `json:"placement,omitempty" yaml:"placement,omitempty"` // nil = any node of the cluster
 }
 
 // Project is a product of a tenant.

@@ -44,7 +44,8 @@ func (b *bench) close() {
 	os.RemoveAll(b.dir)
 }
 
-func runBench(bin string, noisyOnly, short, check bool) error {
+// runBench measures all, or only what is asked for: "noisy" or "fleet".
+func runBench(bin, only string, short, check bool) error {
 	b, err := newBench(bin, "bench")
 	if err != nil {
 		return err
@@ -68,13 +69,19 @@ func runBench(bin string, noisyOnly, short, check bool) error {
 		return err
 	}
 	defer func() { n.stop() }()
-	if noisyOnly {
+	switch only {
+	case "noisy":
 		return b.neighbours(n, check)
+	case "fleet":
+		return b.cluster(n, check)
 	}
 	if err := b.cost(n); err != nil {
 		return err
 	}
 	if err := b.neighbours(n, check); err != nil {
+		return err
+	}
+	if err := b.cluster(n, check); err != nil {
 		return err
 	}
 	if err := b.starts(); err != nil {

@@ -89,7 +89,7 @@ func TestJudge(t *testing.T) {
 		{"neither served nor refused", tokens, func(x *exact) { x.other = 1 }, false},
 		{"past the limits unseen", tokens, func(x *exact) { x.admitted = 39 }, false},
 		{"held but not booked", tokens, func(x *exact) { x.served = 39 }, false},
-		{"one of unknown charge", cancelled, func(x *exact) { x.ok, x.served, x.used, x.unknown = 39, 39, 39*402, 1 }, true},
+		{"one of unknown charge", cancelled, func(x *exact) { x.ok, x.served, x.used, x.kept = 39, 39, 39*402, 1 }, true},
 		{"one given away", cancelled, func(x *exact) { x.served, x.ok, x.used = 39, 39, 39*402 }, false},
 		{"requests: exact", storm{fits: 100, one: 1}, func(x *exact) { x.reached, x.admitted = 100, 100 }, true},
 		{"requests: one more", storm{fits: 100, one: 1}, func(x *exact) { x.reached, x.admitted = 101, 101 }, false},

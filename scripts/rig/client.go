@@ -48,7 +48,8 @@ func (l *load) one(c *client, from time.Time) {
 		l.errors[err.Error()]++
 	}
 	if l.out != nil {
-		fmt.Fprintf(l.out, "{\"request_id\":%q,\"status\":%d,\"complete\":%t,\"cancelled\":%t,\"error\":%q}\n", x.id, x.status, err == nil && !cancel, cancel, errText(err))
+		fmt.Fprintf(l.out, "{\"request_id\":%q,\"status\":%d,\"complete\":%t,\"cancelled\":%t,\"error\":%q,\"at_us\":%d,\"took_us\":%d}\n",
+			x.id, x.status, err == nil && !cancel, cancel, errText(err), from.UnixMicro(), took.Microseconds())
 	}
 }
 

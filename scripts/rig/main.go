@@ -16,13 +16,17 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/bulkhead-ai/bulkhead/scripts/rig/hosts"
 )
 
-const usage = `usage: rig bench -bin bin [-short] [-check]           cost, isolation, cold starts, memory, look-up
+const usage = `usage: rig bench -bin bin [-short] [-check]           cost, isolation, cluster, cold starts, memory, look-up
        rig noisy -bin bin [-short] [-check]           only the noisy neighbours
+       rig fleet -bin bin [-short] [-check]           only the cluster of three nodes
        rig exact -bin bin [-n 1000]                   limits under a storm of parallel requests
        rig chaos -bin bin [-kills 1000] [-seed N]     random kills, then the books
        rig chaos -bin bin -powercut 20 [-seed N]      power cuts on a loop device, then the books (root)
+       rig cluster -bin bin [-faults 40] [-seed N] [-only FAULT,...]   three hosts under faults, then the books (root)
        rig soak  -bin bin [-d 1h]                     slopes of memory and descriptors
        rig mock  -addr 127.0.0.1:9001 [-journal FILE]
        rig proxy -addr 127.0.0.1:9002 -to http://127.0.0.1:9001
@@ -38,6 +42,10 @@ func main() {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
+	if os.Args[1] == hosts.Verb {
+		fmt.Fprintln(os.Stderr, "rig:", hosts.Exec(os.Args[2:]))
+		os.Exit(1)
+	}
 	run, ok := verbs()[os.Args[1]]
 	if !ok {
 		fmt.Fprint(os.Stderr, usage)
@@ -52,7 +60,8 @@ func main() {
 func verbs() map[string]func(*flag.FlagSet, []string) error {
 	return map[string]func(*flag.FlagSet, []string) error{
 		"mock": mockVerb, "proxy": proxyVerb, "load": loadVerb, "place": placeVerb, "sync": syncVerb,
-		"bench": benchVerb, "noisy": benchVerb, "exact": exactVerb, "chaos": chaosVerb, "soak": soakVerb,
+		"bench": benchVerb, "noisy": benchVerb, "fleet": benchVerb, "exact": exactVerb, "chaos": chaosVerb, "soak": soakVerb,
+		"cluster": clusterVerb,
 	}
 }
 
@@ -100,9 +109,9 @@ func loadVerb(fs *flag.FlagSet, args []string) error {
 func benchVerb(fs *flag.FlagSet, args []string) error {
 	bin := fs.String("bin", "bin", "folder of the programs")
 	short := fs.Bool("short", false, "a few minutes instead of a quarter of an hour, with fewer samples")
-	check := fs.Bool("check", false, "fail when the victim of a noisy neighbour had any error")
+	check := fs.Bool("check", false, "fail when the victim of a noisy neighbour or the neighbour of a lost node had any error")
 	fs.Parse(args)
-	return interruptible(func() error { return runBench(*bin, fs.Name() == "noisy", *short, *check) })
+	return interruptible(func() error { return runBench(*bin, fs.Name(), *short, *check) })
 }
 
 func exactVerb(fs *flag.FlagSet, args []string) error {

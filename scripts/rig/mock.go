@@ -83,6 +83,8 @@ type entry struct {
 	Status   int    `json:"status"`
 	Input    int    `json:"input"`
 	Output   int    `json:"output"`
+	Peer     string `json:"peer"` // address of the caller
+	At       int64  `json:"at"`   // arrival, Unix microseconds
 }
 
 // mock counts what it served.
@@ -235,6 +237,7 @@ func drop(c net.Conn, r *bufio.Reader, n int) error {
 func (m *mock) serve(c net.Conn) {
 	defer c.Close()
 	r := bufio.NewReaderSize(c, 16<<10)
+	peer, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 	var buf, out []byte
 	for {
 		q, b, err := readRequest(c, r, buf)
@@ -250,12 +253,12 @@ func (m *mock) serve(c net.Conn) {
 			continue
 		}
 		d := parseDirective(q.body)
-		e := entry{Client: q.client, Label: d.label, Status: 200, Input: d.in, Output: d.out}
+		e := entry{Client: q.client, Label: d.label, Status: 200, Input: d.in, Output: d.out, Peer: peer, At: time.Now().UnixMicro()}
 		if d.latency > 0 {
 			time.Sleep(d.latency)
 		}
 		if d.hang {
-			m.record(entry{Client: q.client, Label: d.label})
+			m.record(entry{Client: q.client, Label: d.label, Peer: peer, At: e.At})
 			r.ReadByte() // until the peer goes away
 			return
 		}

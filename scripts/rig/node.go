@@ -24,6 +24,7 @@ type node struct {
 	self      string            // the rig, when at is to be obeyed
 	at        spot              // where it runs, with all its children
 	config    string            // more sections of the server's configuration file
+	file      string            // its whole configuration, when it is a member of a cluster
 	env       map[string]string // of dev.env
 	cmd       *exec.Cmd
 	ended     chan struct{} // closed when cmd was waited for
@@ -77,7 +78,7 @@ func freePort() (string, error) {
 // start starts the node and waits until it is ready.
 func (n *node) start() error {
 	args := []string{"dev", "--data", n.data, "--listen", "127.0.0.1:" + n.port[0], "--admin-listen", "127.0.0.1:" + n.port[1]}
-	if n.config != "" {
+	if n.config != "" || n.file != "" {
 		file, err := n.writeConfig()
 		if err != nil {
 			return err
@@ -123,6 +124,9 @@ func (n *node) tail() string {
 
 // writeConfig writes what a server needs to be told.
 func (n *node) writeConfig() (string, error) {
+	if n.file != "" {
+		return n.file, nil
+	}
 	key, file := n.data+".key", n.data+".yaml"
 	if _, err := os.Stat(key); err != nil {
 		var secret [32]byte
@@ -144,7 +148,7 @@ log: {level: warn}
 
 func (n *node) readEnv() error {
 	n.env = map[string]string{"BULKHEAD_URL": "http://127.0.0.1:" + n.port[0], "BULKHEAD_ADDR": "http://127.0.0.1:" + n.port[1]}
-	if n.config != "" {
+	if n.config != "" || n.file != "" {
 		token, err := os.ReadFile(filepath.Join(n.data, "admin.token"))
 		n.env["BULKHEAD_TOKEN"] = strings.TrimSpace(string(token))
 		return err

@@ -81,11 +81,11 @@ type Layer struct {
 	Detail string `json:"detail,omitempty"` // e.g. "ABI 6", or why it is off
 }
 
-// Hello says that the worker is locked down and its journal is readable.
+// Hello says that the worker is locked down. It has read nothing of the tenant:
+// until Serve another node may own the journal.
 type Hello struct {
 	PublicKey []byte  `json:"public_key"` // Ed25519, new in every process
 	Layers    []Layer `json:"layers"`
-	HeadSeq   uint64  `json:"head_seq"` // last record of the journal
 }
 
 // Serve carries the epoch that Raft has committed for this process, and how far

@@ -54,7 +54,8 @@ type Usage interface {
 	Report(q billing.Query) ([]billing.Row, error)
 }
 
-// Config holds what the API works on; every field is required.
+// Config holds what the API works on; every field is required but the last
+// three.
 type Config struct {
 	Token     Token
 	Node      string // node id
@@ -66,6 +67,12 @@ type Config struct {
 	Workers   Workers
 	Usage     Usage
 	Log       *zap.Logger
+	// Fleet is nil on a node that is alone.
+	Fleet Fleet
+	// Everywhere is nil on a node that is alone.
+	Everywhere Everywhere
+	// Snapshots is nil where no backups are made.
+	Snapshots Snapshots
 }
 
 // API serves the admin routes. Its methods may be called concurrently.
@@ -88,6 +95,9 @@ func New(cfg Config) (*API, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
+	if cfg.Everywhere == nil {
+		cfg.Everywhere = alone{}
+	}
 	a := &API{cfg: cfg, mux: http.NewServeMux()}
 	doc := huma.DefaultConfig("Bulkhead admin API", cfg.Version)
 	doc.DocsPath, doc.SchemasPath, doc.CreateHooks = "", "", nil
@@ -105,6 +115,8 @@ func (a *API) routes() {
 	a.tenantRoutes()
 	a.pluginRoutes()
 	a.reportRoutes()
+	a.clusterRoutes()
+	a.snapshotRoutes()
 }
 
 // OpenAPI is the OpenAPI 3.1 document as JSON.

@@ -169,12 +169,15 @@ func TestEveryRouteIsDocumentedAndWantsTheToken(t *testing.T) {
 	}
 	slices.Sort(routes)
 	want := []string{
-		"DELETE /admin/v1/objects", "DELETE /admin/v1/plugins/{name}",
+		"DELETE /admin/v1/cluster/nodes/{id}", "DELETE /admin/v1/objects", "DELETE /admin/v1/plugins/{name}",
+		"GET /admin/v1/cluster", "GET /admin/v1/cluster/snapshot",
 		"GET /admin/v1/keys", "GET /admin/v1/logs", "GET /admin/v1/objects", "GET /admin/v1/plugins",
 		"GET /admin/v1/sealing-key", "GET /admin/v1/status", "GET /admin/v1/usage",
-		"POST /admin/v1/apply", "POST /admin/v1/keys", "POST /admin/v1/keys/{id}/revoke", "POST /admin/v1/keys/{id}/rotate",
+		"POST /admin/v1/apply",
+		"POST /admin/v1/cluster/nodes/{id}/drain", "POST /admin/v1/cluster/tokens", "POST /admin/v1/cluster/transfer",
+		"POST /admin/v1/keys", "POST /admin/v1/keys/{id}/revoke", "POST /admin/v1/keys/{id}/rotate",
 		"POST /admin/v1/tenants/{tenant}/resume", "POST /admin/v1/tenants/{tenant}/suspend",
-		"PUT /admin/v1/plugins/{name}",
+		"PUT /admin/v1/cluster/snapshot", "PUT /admin/v1/plugins/{name}",
 	}
 	if !strings.HasPrefix(doc.OpenAPI, "3.1") || !slices.Equal(routes, want) {
 		t.Fatalf("OpenAPI %s with routes\n%s", doc.OpenAPI, strings.Join(routes, "\n"))

@@ -73,7 +73,7 @@ func (a *API) mint(ctx context.Context, what, op string, k command.Key) (*keyCre
 	}
 	secret, hash := apikey.NewKey()
 	k.Hash, k.Display = hash[:], apikey.Display(secret)
-	if _, err := a.propose(ctx, what, op, &command.CreateKey{Key: k}, k.Tenant); err != nil {
+	if err := a.hasten(ctx, what, op, &command.CreateKey{Key: k}, k.Tenant); err != nil {
 		return nil, err
 	}
 	return &keyCreatedOutput{wire.KeyCreated{ID: k.ID, Key: secret}}, nil
@@ -100,14 +100,14 @@ func (a *API) rotateKey(ctx context.Context, in *keyInput) (*keyCreatedOutput, e
 
 func (a *API) revokeKey(ctx context.Context, in *keyInput) (*keyOutput, error) {
 	id := bulkhead.KeyID(in.ID)
-	var tenants []bulkhead.TenantID
-	if k, ok := a.cfg.Cluster.State().Key(id); ok {
-		tenants = append(tenants, k.Tenant)
-	}
-	if _, err := a.propose(ctx, "revoke key", in.op(), &command.RevokeKey{ID: id}, tenants...); err != nil {
+	if _, err := a.propose(ctx, "revoke key", in.op(), &command.RevokeKey{ID: id}); err != nil {
 		return nil, err
 	}
+	// Only now: before, this node may not have known the key.
 	k, _ := a.cfg.Cluster.State().Key(id)
+	if err := a.await(ctx, "revoke key", []bulkhead.TenantID{k.Tenant}); err != nil {
+		return nil, err
+	}
 	return &keyOutput{keyOf(&k)}, nil
 }
 

@@ -138,6 +138,6 @@ func lineOf(r *receipt.Receipt) wire.LogLine {
 		Status: r.Status, Outcome: r.Outcome, Code: r.Code, Attempts: r.Attempt,
 		InputTokens: r.Usage.InputTokens(), OutputTokens: r.Usage.OutputTokens(),
 		Cost: r.Cost, Currency: r.Currency, LatencyMS: r.LatencyMS, QueueMS: r.QueueMS,
-		StartedAt: time.UnixMilli(r.StartedAt).UTC(),
+		StartedAt: time.UnixMilli(r.StartedAt).UTC(), Epoch: r.Epoch,
 	}
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/hex"
 	"net/http"
 
 	"github.com/bulkhead-ai/bulkhead"
@@ -16,6 +17,10 @@ type tenantInput struct {
 }
 
 type tenantOutput struct{ Body wire.TenantState }
+
+type statusInput struct {
+	Digest bool `query:"digest" doc:"also sum up the applied state; it takes a while"`
+}
 
 type statusOutput struct{ Body wire.Status }
 
@@ -45,13 +50,20 @@ func (a *API) setSuspended(ctx context.Context, in *tenantInput, suspended bool)
 	return &tenantOutput{wire.TenantState{Tenant: id, Suspended: suspended}}, nil
 }
 
-func (a *API) status(context.Context, *struct{}) (*statusOutput, error) {
-	st := a.cfg.Cluster.State()
+func (a *API) status(_ context.Context, in *statusInput) (*statusOutput, error) {
+	st := a.cfg.Cluster.State().View()
 	out := &statusOutput{wire.Status{
 		Version: a.cfg.Version, Node: a.cfg.Node, Healthy: true, Index: st.Index(), Tenants: len(st.Tenants()),
 	}}
 	if err := a.cfg.Cluster.Healthy(); err != nil {
 		out.Body.Healthy, out.Body.Reason = false, err.Error()
+	}
+	if in.Digest {
+		sum, err := st.Sum()
+		if err != nil {
+			return nil, a.fail("sum up the state", err)
+		}
+		out.Body.Digest = hex.EncodeToString(sum[:])
 	}
 	return out, nil
 }

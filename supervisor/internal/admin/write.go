@@ -41,7 +41,7 @@ func operation(id, method, path, summary string) huma.Operation {
 }
 
 // propose applies a command and waits until the tenant's part of the data plane
-// acts on it.
+// acts on it, on every node.
 func (a *API) propose(ctx context.Context, what, op string, cmd command.Command, tenants ...bulkhead.TenantID) (any, error) {
 	result, err := a.cfg.Cluster.ProposeID(ctx, op, cmd)
 	if err != nil {
@@ -51,11 +51,47 @@ func (a *API) propose(ctx context.Context, what, op string, cmd command.Command,
 	return result, a.await(ctx, what, tenants)
 }
 
+// hasten is propose for what must not fail any more once it is decided: a new
+// key can be shown only now. The other nodes are waited for, but not for ever.
+func (a *API) hasten(ctx context.Context, what, op string, cmd command.Command, tenant bulkhead.TenantID) error {
+	if _, err := a.cfg.Cluster.ProposeID(ctx, op, cmd); err != nil {
+		return a.fail(what, err)
+	}
+	a.cfg.Log.Info(what, zap.String("op", op))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), effectTimeout)
+	defer cancel()
+	if err := a.awaitHere(ctx, what, []bulkhead.TenantID{tenant}); err != nil {
+		return err
+	}
+	bounded, stop := context.WithTimeout(ctx, spread)
+	defer stop()
+	if err := a.everywhere(bounded); err != nil {
+		a.cfg.Log.Warn(what+": not yet known on every node", zap.Error(err))
+	}
+	return nil
+}
+
 // await outlives the client: the change is made, and whether it is in force
-// matters also when nobody listens any more.
+// matters also when nobody listens any more. It returns when this node acts on
+// it and so does every other one that may still serve.
 func (a *API) await(ctx context.Context, what string, tenants []bulkhead.TenantID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), effectTimeout)
 	defer cancel()
+	if err := a.awaitHere(ctx, what, tenants); err != nil {
+		return err
+	}
+	if len(tenants) == 0 {
+		return nil
+	}
+	if err := a.everywhere(ctx); err != nil {
+		a.cfg.Log.Error(what+": wait for the other nodes", zap.Error(err))
+		return huma.Error504GatewayTimeout("the change is stored, but not every node has confirmed that it is in force; repeat it")
+	}
+	return nil
+}
+
+// awaitHere waits for this node.
+func (a *API) awaitHere(ctx context.Context, what string, tenants []bulkhead.TenantID) error {
 	for _, id := range tenants {
 		t, _ := a.cfg.Cluster.State().Tenant(id)
 		if err := a.cfg.Effects.Await(ctx, id, t.Rev); err != nil {

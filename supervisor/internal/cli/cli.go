@@ -25,6 +25,7 @@ type Programs struct {
 	Server  func(ctx context.Context, cfg configs.Server) error
 	Dev     func(ctx context.Context, opts DevOptions) error
 	Doctor  func(ctx context.Context, opts DoctorOptions) error
+	Cluster ClusterOps
 	// Spawner is the hidden child that starts workers; it answers the exit
 	// status.
 	Spawner func() int
@@ -35,6 +36,7 @@ type DevOptions struct {
 	Data        string // folder, made if need be
 	Listen      string // data plane
 	AdminListen string
+	Nodes       int       // 1, or a cluster of 3 on loopback
 	Out         io.Writer // for the curl line
 }
 
@@ -71,6 +73,10 @@ func Main(ctx context.Context, args []string, s Streams, p Programs) int {
 	var config configs.Errors
 	if errors.As(err, &usage) || errors.As(err, &config) && !errors.Is(err, errManifest) {
 		return WrongUsage
+	}
+	var node interface{ ExitStatus() int }
+	if errors.As(err, &node) {
+		return node.ExitStatus()
 	}
 	return Failed
 }
@@ -128,7 +134,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serverCommand(), a.devCommand(), a.doctorCommand(), a.versionCommand(), a.spawnerCommand(),
 		a.applyCommand(), a.getCommand(), a.deleteCommand(),
-		a.keyCommand(), a.tenantCommand(), a.usageCommand(), a.logsCommand(), a.pluginCommand(),
+		a.keyCommand(), a.tenantCommand(), a.usageCommand(), a.logsCommand(), a.pluginCommand(), a.clusterCommand(),
 	)
 	return root
 }

@@ -3,11 +3,9 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -116,39 +114,7 @@ type call struct {
 	upload func() (io.ReadCloser, error) // raw bytes, opened anew for every address
 	stream func(r io.Reader) error       // takes the answer as it comes
 	size   int64                         // of the upload
-}
-
-// do sends the call and decodes the answer into out. Every address gets the same
-// Idempotency-Key, so that a write which an address took before it went away is
-// not made twice.
-func (c *client) do(ctx context.Context, r call, out any) error {
-	var body []byte
-	if r.body != nil {
-		var err error
-		if body, err = json.Marshal(r.body); err != nil {
-			return fmt.Errorf("encode request: %w", err)
-		}
-	}
-	op := strings.ToLower(rand.Text())
-	var failures []error
-	for _, addr := range c.addrs {
-		resp, err := c.send(ctx, addr, op, r, body)
-		if err != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("ask %s: %w", addr, ctx.Err())
-			}
-			failures = append(failures, unreachable(addr, err))
-			continue
-		}
-		err = c.take(resp, addr, r, out)
-		var p *problemError
-		if errors.As(err, &p) && p.Status == http.StatusServiceUnavailable {
-			failures = append(failures, err)
-			continue
-		}
-		return err
-	}
-	return joinLines(failures)
+	once   bool                          // a write that must not be repeated when it is not known whether it was made
 }
 
 func (c *client) send(ctx context.Context, addr, op string, r call, body []byte) (*http.Response, error) {

@@ -41,8 +41,11 @@ func loadConfig(path string) (configs.Server, error) {
 func (a *app) devCommand() *cobra.Command {
 	opts := DevOptions{Out: a.streams.Out}
 	c := &cobra.Command{
-		Use: "dev", Short: "Run one node with two demo tenants, for trying out", Args: noArgs,
+		Use: "dev", Short: "Run one node, or a cluster of three, with two demo tenants, for trying out", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if opts.Nodes != 1 && opts.Nodes != 3 {
+				return usagef("--nodes %d: want 1 or 3", opts.Nodes)
+			}
 			data, err := filepath.Abs(opts.Data)
 			if err != nil {
 				return fmt.Errorf("find data folder: %w", err)
@@ -54,6 +57,7 @@ func (a *app) devCommand() *cobra.Command {
 	c.Flags().StringVar(&opts.Data, "data", "./.bulkhead", "folder for everything the node keeps")
 	c.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8080", "address for clients")
 	c.Flags().StringVar(&opts.AdminListen, "admin-listen", "127.0.0.1:8081", "address for this command line")
+	c.Flags().IntVar(&opts.Nodes, "nodes", 1, "1, or 3 for a cluster on loopback, a process each; the addresses are the first one's")
 	return c
 }
 

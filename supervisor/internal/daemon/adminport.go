@@ -35,8 +35,8 @@ func (n *Node) newAdmin() (*http.Server, error) {
 	}
 	api, err := admin.New(admin.Config{
 		Token: token, Node: n.cfg.NodeID, Version: n.version, PluginDir: pluginDir(n.cfg.DataDir),
-		Cluster: n.cluster, Effects: effects{n.manager}, Vault: n.box, Workers: n.manager, Usage: n.ledger,
-		Log: n.log.Named("admin"),
+		Cluster: n.cluster, Effects: effects{n.manager}, Vault: n.box, Workers: n.router, Usage: n.ledger,
+		Fleet: n.fleet(), Everywhere: n.everywhere(), Snapshots: n.snapshots(), Log: n.log.Named("admin"),
 	})
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (n *Node) newAdmin() (*http.Server, error) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := n.cluster.Healthy(); err != nil {
+		if err := n.ready(); err != nil {
 			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}

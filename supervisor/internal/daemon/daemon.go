@@ -13,9 +13,12 @@ import (
 	"github.com/bulkhead-ai/bulkhead/cluster"
 	"github.com/bulkhead-ai/bulkhead/cluster/state"
 	"github.com/bulkhead-ai/bulkhead/configs"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/billing"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/edge"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/egress"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/gateway"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/member"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/routes"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/seal"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/spawn"
@@ -36,7 +39,10 @@ type Node struct {
 	spawner  *spawn.Spawner
 	box      *seal.Box
 	table    *routes.Table
+	member   *membership // nil: the node stands alone
 	cluster  *cluster.Node
+	router   *edge.Router
+	plugins  *edge.Plugins
 	ledger   *billing.Ledger
 	manager  *tenants.Manager
 	gateway  *gateway.Gateway
@@ -74,11 +80,22 @@ func (n *Node) open(ctx context.Context, opt Options) error {
 	if err := n.openSeal(opt.CreateKey); err != nil {
 		return err
 	}
+	if err := n.openMember(); err != nil {
+		return err
+	}
 	if err := n.openCluster(ctx); err != nil {
 		return err
 	}
 	if err := n.openTenants(); err != nil {
 		return err
+	}
+	if err := n.openEdge(); err != nil {
+		return err
+	}
+	if n.member != nil {
+		if err := n.openSteward(); err != nil {
+			return err
+		}
 	}
 	return n.openPorts()
 }
@@ -151,7 +168,7 @@ func workerBinary() (string, error) {
 }
 
 func (n *Node) openSeal(create bool) error {
-	src := seal.Source{File: n.cfg.Cluster.KeyFile, Credential: n.cfg.Cluster.KeyCredential}
+	src := n.keySource()
 	if create {
 		src = seal.Source{File: filepath.Join(n.cfg.DataDir, "cluster.key"), Create: true}
 	}
@@ -164,17 +181,28 @@ func (n *Node) openSeal(create bool) error {
 	return err
 }
 
+func (n *Node) keySource() seal.Source {
+	return seal.Source{File: n.cfg.Cluster.KeyFile, Credential: n.cfg.Cluster.KeyCredential}
+}
+
 func (n *Node) openCluster(ctx context.Context) error {
 	n.table = routes.NewTable()
-	node, err := cluster.Open(ctx, cluster.Config{
-		NodeID: n.cfg.NodeID, Dir: filepath.Join(n.cfg.DataDir, "cluster"), Log: n.log.Named("cluster"),
+	cfg := cluster.Config{
+		NodeID: n.cfg.NodeID, Dir: member.RaftDir(n.cfg.DataDir), Log: n.log.Named("cluster"),
 		OnApply:  func(st *state.State) { n.table.Sync(st) },
-		FailStop: n.fail,
-	})
+		FailStop: func(err error) { n.fail(&exit{err, exitStalled}) },
+	}
+	if n.member != nil {
+		cfg = n.member.raftConfig(cfg, n.cfg.Cluster.RaftMultiplier)
+	}
+	node, err := cluster.Open(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("open cluster state: %w", err)
 	}
 	n.cluster = node
+	if n.member != nil {
+		n.member.serveRaft(node)
+	}
 	n.onClose(func() {
 		if err := node.Close(); err != nil {
 			n.log.Error("close cluster state", zap.Error(err))
@@ -201,7 +229,7 @@ func (n *Node) openTenants() error {
 		n.log.Warn("no CA roots: providers with https cannot be verified", zap.Error(err))
 	}
 	w, j := n.cfg.Worker, n.cfg.Journal
-	n.manager, err = tenants.New(tenants.Config{
+	cfg := tenants.Config{
 		Node: n.cfg.NodeID, Dir: n.cfg.DataDir, SocketDir: n.runDir, Sandbox: box, CABundle: roots,
 		MaxWaiting:  n.cfg.Gateway.InFlight, // more cannot come
 		IdleTimeout: w.IdleTimeout, DrainTimeout: n.cfg.Gateway.DrainTimeout, Log: n.log.Named("tenants"),
@@ -211,7 +239,11 @@ func (n *Node) openTenants() error {
 			MemoryBytes: int64(w.MemoryMax), MaxBodyBytes: int64(n.cfg.Gateway.MaxBody), QueueLen: w.QueueLen, QueueTimeout: w.QueueTimeout,
 			KeepAlive: w.KeepAlive, ReceiptInterval: w.ReceiptInterval, LogLevel: n.cfg.Log.Level,
 		},
-	}, n.cluster, n.box, n.spawned(), n.ledger)
+	}
+	if m := n.member; m != nil {
+		cfg.Replication, cfg.Page = &copies{keeper: m.keeper, node: n.cluster}, m.page
+	}
+	n.manager, err = tenants.New(cfg, n.cluster, n.box, n.spawned(), n.ledger)
 	if err != nil {
 		return fmt.Errorf("set up tenants: %w", err)
 	}
@@ -241,8 +273,11 @@ func (n *Node) spawned() *tenants.Spawned {
 func (n *Node) openPorts() error {
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.metrics.MustRegister(&tenantMetrics{n.manager})
-	k := &keys{table: n.table, ready: func() bool { return n.cluster.Healthy() == nil }}
-	gw, err := newGateway(&n.cfg, k, n.manager, n.metrics, n.log)
+	if n.member != nil {
+		n.metrics.MustRegister(admin.Monitor(n.vitals), n.member.agent.Collector())
+	}
+	k := &keys{table: n.table, ready: func() bool { return n.ready() == nil }}
+	gw, err := newGateway(&n.cfg, k, n.router, n.metrics, n.log)
 	if err != nil {
 		return err
 	}
@@ -263,15 +298,30 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := n.manager.Recover(); err != nil {
-		n.log.Warn("look for unbooked receipts", zap.Error(err))
+	if n.member == nil {
+		if err := n.manager.Recover(); err != nil {
+			n.log.Warn("look for unbooked receipts", zap.Error(err))
+		}
 	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, serving := errgroup.WithContext(run)
+	part, leave := context.WithCancel(context.Background()) // until nothing is served any more
+	defer leave()
+	if n.member != nil {
+		n.runMember(part, g)
+		g.Go(func() error {
+			changed, stop := n.cluster.Watch()
+			defer stop()
+			n.plugins.Run(part, n.cluster.State(), changed)
+			return nil
+		})
+	}
+	g.Go(func() error { n.router.Run(part); return nil })
 	g.Go(func() error { return n.gateway.Run(context.Background()) })
 	g.Go(func() error { return serveAdmin(api, n.admin) })
 	g.Go(func() error { n.follow(serving); return nil })
+	n.serveOthers()
 	n.log.Info("serving", zap.Stringer("data", n.gateway.Addr()), zap.Stringer("admin", n.admin.Addr()))
 	var failure error
 	select {
@@ -286,12 +336,28 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.gateway.Shutdown(drain); err != nil {
 		n.log.Warn("drain", zap.Error(err))
 	}
+	if n.member != nil {
+		n.leaveTenants(drain)
+	}
 	api.Close()
+	leave()
 	cancel()
 	return errors.Join(failure, g.Wait())
 }
 
-// follow hands changes of the state to the tenants.
+// ready answers why the node cannot serve, nil if it can.
+func (n *Node) ready() error {
+	if err := n.cluster.Healthy(); err != nil {
+		return err
+	}
+	if m := n.member; m != nil && !m.agent.Lease().Held() {
+		return errors.Join(errors.New("the node holds no lease"), m.agent.Lease().Err())
+	}
+	return nil
+}
+
+// follow hands changes of the state to the tenants, and ends the connections of
+// members that are none any more.
 func (n *Node) follow(ctx context.Context) {
 	changed, stop := n.cluster.Watch()
 	defer stop()
@@ -299,6 +365,9 @@ func (n *Node) follow(ctx context.Context) {
 		select {
 		case <-changed:
 			n.manager.Sync()
+			if n.member != nil {
+				n.member.transport.Recheck()
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -1,16 +1,14 @@
 package daemon
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
 
-	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/configs"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/edge"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/gateway"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/routes"
-	"github.com/bulkhead-ai/bulkhead/supervisor/internal/tenants"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -35,19 +33,8 @@ func (k *keys) Lookup(hash *[32]byte) (gateway.Grant, bool) {
 
 func (k *keys) Ready() bool { return k.ready() }
 
-// workers is gateway.Workers over the tenants' life cycles.
-type workers struct{ manager *tenants.Manager }
-
-func (w workers) Acquire(ctx context.Context, tenant bulkhead.TenantID) (gateway.Worker, error) {
-	lease, err := w.manager.Acquire(ctx, tenant)
-	if err != nil {
-		return nil, err
-	}
-	return lease, nil
-}
-
 // newGateway opens the data port.
-func newGateway(cfg *configs.Server, k *keys, m *tenants.Manager, reg prometheus.Registerer, log *zap.Logger) (*gateway.Gateway, error) {
+func newGateway(cfg *configs.Server, k *keys, r *edge.Router, reg prometheus.Registerer, log *zap.Logger) (*gateway.Gateway, error) {
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("open the data port: %w", err)
@@ -59,7 +46,7 @@ func newGateway(cfg *configs.Server, k *keys, m *tenants.Manager, reg prometheus
 	}
 	g := cfg.Gateway
 	gw, err := gateway.New(gateway.Config{
-		Listener: l, TLS: conf, AllowPlain: cfg.AllowPlain, Keys: k, Workers: workers{m}, Metrics: reg, Log: log.Named("gateway"),
+		Listener: l, TLS: conf, AllowPlain: cfg.AllowPlain, Keys: k, Workers: r, Metrics: reg, Log: log.Named("gateway"),
 		Caps: gateway.Caps{
 			Connections: g.Connections, InFlight: g.InFlight, BufferedBytes: int64(g.BufferedBytes), MaxBody: int64(g.MaxBody),
 			MinBodyRate: int64(g.MinBodyRate), WriteTimeout: g.WriteTimeout, AnswerTimeout: g.AnswerTimeout,

@@ -137,15 +137,24 @@ func TestBadKeysAreDamped(t *testing.T) {
 	}
 }
 
-// TestTableDown is V40.
+// TestTableDown is V40: a node that may have missed something never says that a
+// key is unknown or a tenant suspended, but what it knows it acts on.
 func TestTableDown(t *testing.T) {
 	r := newRig(t, nil)
 	r.fleet.start("acme", echo)
+	r.keys.add("bh_revoked_0123456789abcdefghijklmnopqrstuv", Grant{Tenant: "acme", Key: "k_old", Revoked: true})
+	r.keys.add("bh_suspended_0123456789abcdefghijklmnopqrst", Grant{Tenant: "initech", Key: "k_s", Suspended: true})
 	r.keys.down.Store(true)
-	for _, key := range []string{acmeKey, "wrong"} {
+	for key, want := range map[string]int{
+		acmeKey: 200, "wrong": 503, "bh_unknown_0123456789abcdefghijklmnopqrstuv": 503,
+		"bh_revoked_0123456789abcdefghijklmnopqrstuv": 401, "bh_suspended_0123456789abcdefghijklmnopqrst": 503,
+	} {
 		res, body := r.ask(t, get("/v1/models", "x-api-key: "+key))
-		if res.StatusCode != 503 || !strings.Contains(body, "cluster_unavailable") || res.Header.Get("Retry-After") == "" {
-			t.Errorf("%d %s", res.StatusCode, body)
+		if res.StatusCode != want {
+			t.Errorf("%s: %d %s", key, res.StatusCode, body)
+		}
+		if want == 503 && (!strings.Contains(body, "cluster_unavailable") || res.Header.Get("Retry-After") == "") {
+			t.Errorf("%s: %v %s", key, res.Header, body)
 		}
 	}
 }

@@ -73,7 +73,8 @@ func (w *fakeWorker) Release() { w.fleet.released.Add(1) }
 
 var errNoWorker = errors.New("no such worker")
 
-func (f *fleet) Acquire(_ context.Context, t bulkhead.TenantID) (Worker, error) {
+func (f *fleet) Acquire(_ context.Context, call Call) (Worker, error) {
+	t := call.Tenant
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.workers[t]

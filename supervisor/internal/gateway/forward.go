@@ -130,7 +130,9 @@ const deathNotice = time.Second
 // request waits for the one that comes after it.
 func (x *exchange) reach(out *outgoing) (worker Worker, l *link, stop func() bool, err error) {
 	for began := time.Now(); ; {
-		worker, err = x.g.cfg.Workers.Acquire(x.r.Context(), x.tenant.id)
+		worker, err = x.g.cfg.Workers.Acquire(x.r.Context(), Call{
+			Tenant: x.tenant.id, Request: x.id, Rev: x.grant.Rev, Bytes: int64(len(out.first)),
+		})
 		if err != nil {
 			return nil, nil, nil, x.acquireError(err)
 		}
@@ -161,8 +163,9 @@ func (x *exchange) connect(worker Worker, out *outgoing) (l *link, stop func() b
 		}
 		stop := context.AfterFunc(x.r.Context(), func() { l.Close() })
 		n, err := l.Write(out.first)
-		if err == nil || n > 0 {
-			// A worker may answer before it has read everything, and close.
+		if err == nil || n > 0 || l.epoch == 0 {
+			// A worker may answer before it has read everything, and close. Of
+			// another node nobody knows what arrived there: it counts as sent.
 			return l, stop, nil
 		}
 		stop()
@@ -266,7 +269,7 @@ func (x *exchange) acquireError(err error) error {
 		return errLeft
 	}
 	e, ok := errors.AsType[*bulkhead.Error](err)
-	if ok && (e.Kind == bulkhead.Unavailable || e.Kind == bulkhead.PermissionDenied) {
+	if ok && (e.Kind == bulkhead.Unavailable || e.Kind == bulkhead.PermissionDenied || e.Kind == bulkhead.RateLimited) {
 		return e
 	}
 	return errWorker.With(err)

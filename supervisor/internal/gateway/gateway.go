@@ -31,25 +31,39 @@ type Keys interface {
 	// Lookup finds the grant of a key by the SHA-256 of the whole key. It must
 	// not block, must not allocate and is called concurrently.
 	Lookup(hash *[32]byte) (Grant, bool)
-	// Ready reports whether Lookup's answers can be believed. While it is false
-	// every request gets 503, never 401.
+	// Ready reports whether this node may say that a key is unknown: its table is
+	// as new as the cluster's. While it is false a key that Lookup does not find,
+	// or whose tenant looks suspended, gets 503; a known key goes on to the
+	// worker, which decides again with the policy in force; a revoked one is
+	// refused all the same, since no key comes back.
 	Ready() bool
 }
 
-// Workers finds the process that serves a tenant.
+// Call is a request that asks for its worker.
+type Call struct {
+	Tenant  bulkhead.TenantID
+	Request bulkhead.RequestID
+	Rev     uint64 // Grant.Rev: whoever answers must know at least this policy
+	Bytes   int64  // held in memory while the worker is waited for
+}
+
+// Workers finds the process that serves a tenant, on whatever node it runs.
 type Workers interface {
 	// Acquire returns the tenant's serving worker, starting or waking it if need
 	// be, and keeps it from hibernating until Release. It blocks until the worker
 	// serves or ctx is done. A *bulkhead.Error is told to the client as it is and
-	// must be of kind Unavailable or PermissionDenied; any other error is 503
-	// worker_unavailable. It is called concurrently.
-	Acquire(ctx context.Context, tenant bulkhead.TenantID) (Worker, error)
+	// must be of kind Unavailable, PermissionDenied or, for a cap of the worker's
+	// node, RateLimited; any other error is 503 worker_unavailable. With an error
+	// nothing of the request was handed over. It is called concurrently.
+	Acquire(ctx context.Context, call Call) (Worker, error)
 }
 
 // Worker is a hold on one serving process.
 type Worker interface {
 	// Epoch is the generation of the process; connections are reused within one
-	// epoch only.
+	// epoch only. 0 is a worker of another node: Dial answers the one connection
+	// that was made for this request, it is never reused, and a write that fails
+	// leaves open what arrived.
 	Epoch() bulkhead.Epoch
 	// Dial opens a new connection to the process's request listener. It may be
 	// called until Release; the connection may outlive that.

@@ -154,10 +154,11 @@ func (x *exchange) authenticate() *bulkhead.Error {
 	if err != nil {
 		return err
 	}
-	if !x.g.cfg.Keys.Ready() {
-		return errCluster
-	}
+	ready := x.g.cfg.Keys.Ready()
 	grant, found := x.g.cfg.Keys.Lookup(&sum)
+	if !ready && ok && (!found || grant.Suspended && !grant.Revoked) {
+		return errCluster // another node may know better
+	}
 	expired := grant.ExpiresAt != 0 && x.started.UnixMilli() >= grant.ExpiresAt
 	if !ok || !found || grant.Revoked || expired || grant.Tenant == "" {
 		if x.peer.failed() {

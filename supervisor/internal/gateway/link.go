@@ -45,8 +45,13 @@ type linkPool struct {
 }
 
 // get returns an unused connection to the epoch, or nil. The first call for a
-// new epoch closes those of the old one.
+// new epoch closes those of the old one. Epoch 0 is never kept: whether a
+// connection through another node still reaches its worker can only be found out
+// by sending a request into it.
 func (p *linkPool) get(epoch bulkhead.Epoch) *link {
+	if epoch == 0 {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.enterLocked(epoch)
@@ -64,7 +69,7 @@ func (p *linkPool) get(epoch bulkhead.Epoch) *link {
 func (p *linkPool) put(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || l.epoch != p.epoch || len(p.idle) >= maxIdleLinks {
+	if p.closed || l.epoch == 0 || l.epoch != p.epoch || len(p.idle) >= maxIdleLinks {
 		l.Close()
 		return
 	}

@@ -49,6 +49,19 @@ func (t *tenant) park(ctx context.Context) bool {
 	return true
 }
 
+// Visit counts a request of a tenant that came in through another node against
+// this node's cap of requests in flight, as if it had come in here; leave ends
+// that and is called once. So however many edges a tenant uses, its worker has no
+// more than Caps.InFlight requests at a time; what waits at an edge is bounded
+// there, by each edge for itself. It may be called concurrently.
+func (g *Gateway) Visit(id bulkhead.TenantID) (leave func(), err error) {
+	t := g.tenantOf(id)
+	if !take(&t.inFlight, 1, int64(t.caps.InFlight)) {
+		return nil, errInFlight
+	}
+	return func() { t.inFlight.Add(-1) }, nil
+}
+
 // tenantOf finds or makes the state of a tenant. Tenants come from valid keys
 // only, so clients cannot grow the table.
 func (g *Gateway) tenantOf(id bulkhead.TenantID) *tenant {

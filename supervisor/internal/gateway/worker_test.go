@@ -125,7 +125,7 @@ func TestAcquireErrors(t *testing.T) {
 
 type acquireFunc func() error
 
-func (f acquireFunc) Acquire(context.Context, bulkhead.TenantID) (Worker, error) { return nil, f() }
+func (f acquireFunc) Acquire(context.Context, Call) (Worker, error) { return nil, f() }
 
 // TestClientLeaves: the worker's request context ends when the client does, in
 // every phase of the request.

@@ -49,6 +49,7 @@ type TenantRoute struct {
 	ID bulkhead.TenantID
 
 	standing atomic.Pointer[standing]
+	changed  chan struct{} // Place.Changed of the standing; guarded by Table.mu
 	attached atomic.Pointer[any]
 }
 
@@ -56,6 +57,22 @@ type TenantRoute struct {
 type standing struct {
 	rev       uint64
 	suspended bool
+	place     Place
+}
+
+// Place says where a tenant is served.
+type Place struct {
+	Suspended bool           // or gone: nowhere
+	Assigned  string         // the node that may serve it; "" = none, or no cluster
+	Node      string         // the node where the present epoch began
+	Epoch     bulkhead.Epoch // 0: no worker was ever started
+
+	// Changed is closed when any of the above has changed.
+	Changed <-chan struct{}
+}
+
+func (p *Place) same(o *Place) bool {
+	return p.Suspended == o.Suspended && p.Assigned == o.Assigned && p.Node == o.Node && p.Epoch == o.Epoch
 }
 
 // Suspended reports whether the tenant is suspended or gone.
@@ -63,6 +80,26 @@ func (r *TenantRoute) Suspended() bool { return r.standing.Load().suspended }
 
 // Rev is the index of the last change of the tenant's policy.
 func (r *TenantRoute) Rev() uint64 { return r.standing.Load().rev }
+
+// Place answers where the tenant is served, as of one moment.
+func (r *TenantRoute) Place() Place { return r.standing.Load().place }
+
+// set takes over a newer standing. Table.mu is held.
+func (r *TenantRoute) set(now *standing) {
+	old := r.standing.Load()
+	if old != nil && old.place.same(&now.place) {
+		now.place.Changed = old.place.Changed
+		r.standing.Store(now)
+		return
+	}
+	ended := r.changed
+	r.changed = make(chan struct{})
+	now.place.Changed = r.changed
+	r.standing.Store(now)
+	if ended != nil {
+		close(ended)
+	}
+}
 
 // Attach answers what is attached to the route, and attaches what create returns
 // when nothing is. With concurrent first calls create may run more than once; one

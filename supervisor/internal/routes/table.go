@@ -19,6 +19,10 @@ type Table struct {
 	seen    *state.View                                        // what the table mirrors, nil before the first Sync
 	used    int                                                // occupied slots
 	tenants atomic.Pointer[map[bulkhead.TenantID]*TenantRoute] // copied on write
+
+	index     atomic.Uint64 // of what the table mirrors
+	clustered atomic.Bool
+	news      news
 }
 
 // slots is an open-addressing table, at most half full: an entry stands at the
@@ -103,6 +107,10 @@ func (t *Table) Sync(st *state.State) {
 		t.rebuild(v)
 	}
 	t.seen = v
+	_, clustered := v.Cluster()
+	t.clustered.Store(clustered)
+	t.index.Store(v.Index())
+	t.news.tell()
 }
 
 // follow applies one change. It reads the entries' present values from v, which
@@ -172,9 +180,11 @@ func (t *Table) setTenants(v *state.View, ids []bulkhead.TenantID) {
 	present := *t.tenants.Load()
 	grown := present
 	for _, id := range ids {
-		now := &standing{suspended: true}
+		now := &standing{suspended: true, place: Place{Suspended: true}}
 		if tenant, ok := v.Tenant(id); ok {
-			now = &standing{rev: tenant.Rev, suspended: tenant.Suspended}
+			now = &standing{rev: tenant.Rev, suspended: tenant.Suspended, place: Place{
+				Suspended: tenant.Suspended, Assigned: tenant.Assigned, Node: tenant.Node, Epoch: tenant.Epoch,
+			}}
 		}
 		r := grown[id]
 		if r == nil {
@@ -187,7 +197,7 @@ func (t *Table) setTenants(v *state.View, ids []bulkhead.TenantID) {
 			r = &TenantRoute{ID: id}
 			grown[id] = r
 		}
-		r.standing.Store(now)
+		r.set(now)
 	}
 	if len(grown) != len(present) {
 		t.tenants.Store(&grown)

@@ -123,26 +123,38 @@ func checkKey(key []byte) error {
 	return nil
 }
 
-// createKey never replaces a key: the link fails when there is one, and then
-// the one that is there counts.
+// createKey makes a key unless there is one, which then counts.
 func createKey(path string) error {
 	key := make([]byte, KeySize)
 	rand.Read(key)
+	defer clear(key)
+	if err := WriteKey(path, key); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// WriteKey stores a key, durably and for this user alone. It never replaces one:
+// fs.ErrExist.
+func WriteKey(path string, key []byte) error {
+	if err := checkKey(key); err != nil {
+		return fmt.Errorf("store key: %w", err)
+	}
 	dir := filepath.Dir(path)
 	tmp, err := os.CreateTemp(dir, ".cluster-key-*") // mode 0600
 	if err != nil {
-		return err
+		return fmt.Errorf("store key: %w", err)
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
 	if _, err := fmt.Fprintln(tmp, hex.EncodeToString(key)); err != nil {
-		return err
+		return fmt.Errorf("store key: %w", err)
 	}
 	if err := tmp.Sync(); err != nil {
-		return err
+		return fmt.Errorf("store key: %w", err)
 	}
-	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	if err := os.Link(tmp.Name(), path); err != nil {
+		return fmt.Errorf("store key: %w", err)
 	}
 	return syncDir(dir)
 }

@@ -95,7 +95,10 @@ var escapes = []struct {
 	{"threads", "exit 2", "=", "-", works, false},
 	{"many-descriptors", "EMFILE", "=", "=", works, false},
 	{"big-file", "EFBIG", "=", "=", works, false},
-	{"descriptors", "0:null 1:null 2:pipe 3:socket 4:socket 5:socket 6:socket", "0:null 1:pipe 2:pipe", "=", "-", false},
+	{"lease-write", "EBADF", "-", "=", "-", false},
+	{"lease-map", "EACCES", "-", "=", "-", false},
+	{"lease-reopen", "ENOENT", "-", "EACCES", "-", false},
+	{"descriptors", "0:null 1:null 2:pipe 3:socket 4:socket 5:socket 6:socket 7:socket 8:file", "0:null 1:pipe 2:pipe", "=", "-", false},
 	// a connected socket that was handed over
 	{"passed-write", works, "-", "=", works, false},
 	{"passed-options", works, "-", "=", works, false},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/lease"
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"go.uber.org/goleak"
 )
@@ -135,16 +136,22 @@ func bear(t testing.TB, s *Spawner, tenant, dir string, limits Limits) *inmate {
 	if err != nil {
 		t.Fatal(err)
 	}
+	replica, theirReplica, err := ReplicaPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := leasePage(t)
 	requests, queries := listener(t), listener(t)
 	p, err := s.Worker(WorkerSpec{
 		Tenant: bulkhead.TenantID(tenant), Slot: 7, Dir: dir, Limits: limits,
-		Log: write, Control: theirs, Requests: requests, Queries: queries, Broker: theirBroker,
+		Log: write, Control: theirs, Requests: requests, Queries: queries, Broker: theirBroker, Replica: theirReplica, Lease: page,
 	})
-	closeAll([]*os.File{write, theirs, theirBroker, requests, queries})
+	closeAll([]*os.File{write, theirs, theirBroker, theirReplica, page, requests, queries})
 	if err != nil {
 		closeAll([]*os.File{read})
 		ours.Close()
 		broker.Close()
+		replica.Close()
 		t.Fatal(err)
 	}
 	w := &inmate{Process: p, t: t, control: ours, broker: broker, said: new(bytes.Buffer), decoder: json.NewDecoder(ours)}
@@ -159,12 +166,28 @@ func bear(t testing.TB, s *Spawner, tenant, dir string, limits Limits) *inmate {
 		w.wait()
 		ours.Close()
 		broker.Close()
+		replica.Close()
 		<-copied
 	})
 	if err := ours.SetDeadline(time.Now().Add(hang)); err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// leasePage is a lease page as workers get it.
+func leasePage(t testing.TB) *os.File {
+	t.Helper()
+	page, err := lease.NewPage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { page.Close() })
+	f, err := page.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func listener(t testing.TB) *os.File {

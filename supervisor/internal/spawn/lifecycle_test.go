@@ -109,7 +109,7 @@ func TestOneWorkerPerTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	spec := WorkerSpec{Tenant: "acme", Dir: dir, Log: null, Control: null, Requests: null, Queries: null, Broker: null}
+	spec := WorkerSpec{Tenant: "acme", Dir: dir, Log: null, Control: null, Requests: null, Queries: null, Broker: null, Replica: null, Lease: null}
 	if _, err := s.Worker(spec); err == nil {
 		t.Fatal("a second worker was started")
 	}

@@ -18,6 +18,12 @@ func BrokerPair() (ours *net.UnixConn, theirs *os.File, err error) {
 	return connPair(syscall.SOCK_SEQPACKET)
 }
 
+// ReplicaPair makes the stream socket pair that a worker's journal is copied
+// over.
+func ReplicaPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	return connPair(syscall.SOCK_STREAM)
+}
+
 func connPair(kind int) (*net.UnixConn, *os.File, error) {
 	ours, theirs, err := pair(kind)
 	if err != nil {

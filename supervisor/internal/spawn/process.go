@@ -31,6 +31,8 @@ type WorkerSpec struct {
 	Requests *os.File // becomes 4
 	Queries  *os.File // becomes 5
 	Broker   *os.File // becomes 6
+	Replica  *os.File // becomes 7
+	Lease    *os.File // becomes 8; read only
 }
 
 // PluginSpec describes a plugin process.
@@ -103,7 +105,7 @@ func (s *Spawner) Worker(spec WorkerSpec) (*Process, error) {
 	r := request{Op: opWorker, Worker: &workerRequest{
 		Tenant: string(spec.Tenant), Slot: spec.Slot, Dir: spec.Dir, Env: spec.Env, Limits: spec.Limits,
 	}}
-	if _, err := s.birth(p, r, spec.Log, spec.Control, spec.Requests, spec.Queries, spec.Broker); err != nil {
+	if _, err := s.birth(p, r, spec.Log, spec.Control, spec.Requests, spec.Queries, spec.Broker, spec.Replica, spec.Lease); err != nil {
 		return nil, fmt.Errorf("start the worker of %s: %w", spec.Tenant, err)
 	}
 	return p, nil

@@ -15,13 +15,13 @@ import (
 // A packet is one JSON message with at most maxFiles descriptors.
 const (
 	maxPacket = 64 << 10
-	maxFiles  = 5
+	maxFiles  = 7
 )
 
 // The operations. opInit comes first and once.
 const (
 	opInit    = "init"    // + worker binary
-	opWorker  = "worker"  // + log, control, requests, queries, broker
+	opWorker  = "worker"  // + log, control, requests, queries, broker, replica, lease
 	opPlugin  = "plugin"  // Process is its worker; + binary; answers stdout, stderr
 	opConnect = "connect" // answers a connected socket
 	opReady   = "ready"

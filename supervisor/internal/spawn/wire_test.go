@@ -3,6 +3,7 @@ package spawn
 import (
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,7 +49,7 @@ func TestPackets(t *testing.T) {
 		}
 	}
 	closeAll(files)
-	tooMany := []*os.File{null, null, null, null, null, null}
+	tooMany := slices.Repeat([]*os.File{null}, maxFiles+1)
 	for name, err := range map[string]error{
 		"a large message":      sendPacket(a, request{Name: strings.Repeat("x", maxPacket)}, nil),
 		"many descriptors":     sendPacket(a, request{}, tooMany),

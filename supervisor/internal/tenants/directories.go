@@ -18,6 +18,7 @@ import (
 //	DIR/tenants/NAME/root       the worker's empty root (made by the spawner)
 //	DIR/tenants/NAME/slot       whose data it is: a deleted tenant's slot is never
 //	                            given again, its name may be
+//	DIR/tenants/NAME/epoch      the last one begun here; a hint
 //	DIR/tenants/NAME/unbooked   exists while the journal may hold receipts
 //	                            that the ledger has not
 //
@@ -29,6 +30,7 @@ type directories struct {
 const (
 	unbookedName = "unbooked"
 	slotName     = "slot"
+	epochName    = "epoch"
 	dataName     = "data"
 	rootName     = "root"
 )
@@ -77,7 +79,7 @@ func claimDir(dir string, slot uint32) error {
 	if _, err := strconv.ParseUint(string(have), 10, 32); err != nil {
 		return fmt.Errorf("file %s is damaged: %w", slotName, err)
 	}
-	for _, name := range []string{dataName, unbookedName} {
+	for _, name := range []string{dataName, unbookedName, epochName} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}
@@ -103,6 +105,37 @@ func writeDurably(path, text string) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// has reports whether a folder of the tenant with this slot exists.
+func (d *directories) has(id bulkhead.TenantID, slot uint32) bool {
+	have, err := os.ReadFile(filepath.Join(d.base, string(id), slotName))
+	return err == nil && string(have) == strconv.FormatUint(uint64(slot), 10)
+}
+
+// noteEpoch keeps the tenant's newest epoch where a restore of the state does not
+// reach it. It is not synced: whoever cuts the power does not restore a backup
+// before the next start.
+func (d *directories) noteEpoch(id bulkhead.TenantID, epoch bulkhead.Epoch) error {
+	path := filepath.Join(d.base, string(id), epochName)
+	if err := os.WriteFile(path, strconv.AppendUint(nil, uint64(epoch), 10), 0o600); err != nil {
+		return fmt.Errorf("note epoch of %s: %w", id, err)
+	}
+	return nil
+}
+
+// lastEpoch answers what noteEpoch noted; 0 when there is nothing that can be
+// read.
+func (d *directories) lastEpoch(id bulkhead.TenantID) bulkhead.Epoch {
+	text, err := os.ReadFile(filepath.Join(d.base, string(id), epochName))
+	if err != nil {
+		return 0
+	}
+	epoch, err := strconv.ParseUint(string(text), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return bulkhead.Epoch(epoch)
 }
 
 // markUnbooked notes, durably, that the tenant's journal may hold receipts which

@@ -79,7 +79,7 @@ func (s *binarySpawner) Worker(_ context.Context, spec WorkerSpec) (Process, err
 	cmd.Env = []string{modeVar + "=" + s.mode, "GORACE=atexit_sleep_ms=0"}
 	cmd.Dir = spec.Dir
 	cmd.Stderr = spec.Log
-	cmd.ExtraFiles = []*os.File{spec.Control, spec.Requests, spec.Queries, spec.Broker}
+	cmd.ExtraFiles = []*os.File{spec.Control, spec.Requests, spec.Queries, spec.Broker, spec.Replica, spec.Lease}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
@@ -25,6 +26,7 @@ type launchEnv struct {
 	books   Bookkeeper
 	dirs    *directories
 	sockets *socketNames
+	page    *os.File // the lease page, read only
 }
 
 // rev is the revision of a tenant's policy in the present state.
@@ -36,8 +38,10 @@ func (e *launchEnv) rev(id bulkhead.TenantID) (uint64, bool) {
 // launch starts a process and leads it through the handshake. On an error
 // nothing of it is left.
 //
-//	Start -> Hello -> (Raft: BeginEpoch) -> Serve -> Ready
-func (e *launchEnv) launch(ctx context.Context, id bulkhead.TenantID, out *egress.Tenant) (*worker, error) {
+//	Start -> Hello -> (Raft: BeginEpoch) -> (copies: TakeOver) -> Serve -> Ready
+//
+// begun is called with the epoch before anything is done under it.
+func (e *launchEnv) launch(ctx context.Context, id bulkhead.TenantID, out *egress.Tenant, begun func(bulkhead.Epoch)) (*worker, error) {
 	t, ok := e.cluster.State().Tenant(id)
 	if !ok {
 		return nil, fmt.Errorf("start worker of %s: %w", id, ErrNoTenant)
@@ -55,6 +59,7 @@ func (e *launchEnv) launch(ctx context.Context, id bulkhead.TenantID, out *egres
 	if err != nil {
 		return nil, err
 	}
+	w.begun = begun
 	if err := w.handshake(ctx, key); err != nil {
 		w.finish(err)
 		return nil, err
@@ -96,6 +101,7 @@ func (e *launchEnv) spawn(ctx context.Context, t state.Tenant, dir string, out *
 	process, err := e.spawner.Worker(ctx, WorkerSpec{
 		Tenant: t.ID, Slot: t.Slot, Dir: dir,
 		Log: ch.child[0], Control: ch.child[1], Requests: ch.child[2], Queries: ch.child[3], Broker: ch.child[4],
+		Replica: ch.child[5], Lease: e.page,
 	})
 	ch.closeChild()
 	if err != nil {
@@ -103,9 +109,9 @@ func (e *launchEnv) spawn(ctx context.Context, t state.Tenant, dir string, out *
 		return nil, fmt.Errorf("spawn worker of %s: %w", t.ID, err)
 	}
 	log := e.cfg.Log.With(zap.String("tenant", string(t.ID)), zap.Int("pid", process.PID()))
-	egressCtx, cancel := context.WithCancel(context.Background())
+	lifetime, cancel := context.WithCancel(context.Background())
 	w := &worker{
-		id: t.ID, env: e, log: log, process: process, ch: ch, cancel: cancel,
+		id: t.ID, env: e, log: log, process: process, ch: ch, lifetime: lifetime, cancel: cancel,
 		plugins: newPluginHost(e.spawner, process, out.Target),
 		frames:  make(chan frame), batches: make(chan []byte, 4), failed: make(chan error, 1),
 		stop: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
@@ -116,7 +122,7 @@ func (e *launchEnv) spawn(ctx context.Context, t state.Tenant, dir string, out *
 	w.helpers.Go(w.read)
 	w.helpers.Go(w.book)
 	w.helpers.Go(func() { relayLog(ch.logs, log) })
-	w.helpers.Go(func() { w.serveEgress(egressCtx, out) })
+	w.helpers.Go(func() { w.serveEgress(lifetime, out) })
 	return w, nil
 }
 
@@ -157,7 +163,7 @@ func (w *worker) handshake(ctx context.Context, key []byte) error {
 	if len(hello.PublicKey) != ed25519.PublicKeySize {
 		return &protocolError{fmt.Sprintf("public key of %d bytes", len(hello.PublicKey))}
 	}
-	serve, err := w.beginEpoch(ctx, hello.PublicKey)
+	serve, err := w.begin(ctx, hello.PublicKey)
 	if err != nil {
 		return err
 	}
@@ -186,17 +192,47 @@ func (e *launchEnv) startMessage(id bulkhead.TenantID, key []byte, p control.Pol
 	}
 }
 
+// maxEpochs bounds the epochs of one start. Each that a copy refuses tells of a
+// newer promise, and there are no more copies than that.
+const maxEpochs = 8
+
+// begin begins an epoch and takes the journal over under it. Where copies know a
+// newer one, because an older snapshot of the state was restored, the next is
+// begun above that. Each of them is still this node's to begin, or the state
+// refuses it.
+func (w *worker) begin(ctx context.Context, publicKey []byte) (control.Serve, error) {
+	after := w.env.dirs.lastEpoch(w.id) // where no copies tell: a node that stands alone
+	for tries := 1; ; tries++ {
+		serve, err := w.beginEpoch(ctx, publicKey, after)
+		if err != nil {
+			return control.Serve{}, err
+		}
+		serve.Replicated, err = w.takeOver(ctx, serve.Epoch)
+		var overtaken *Overtaken
+		if !errors.As(err, &overtaken) || overtaken.Promised < serve.Epoch || tries == maxEpochs {
+			return serve, err
+		}
+		after = overtaken.Promised
+		w.log.Warn("copies of the journal know a newer epoch than the state: beginning one above it",
+			zap.Uint64("epoch", uint64(serve.Epoch)), zap.Uint64("promised", uint64(after)))
+	}
+}
+
 // beginEpoch fences every earlier process of the tenant. When the outcome is
 // not known the start fails: the next one has a new key, and so cannot be taken
 // for this one.
-func (w *worker) beginEpoch(ctx context.Context, publicKey []byte) (control.Serve, error) {
-	result, err := w.env.cluster.Propose(ctx, &command.BeginEpoch{Tenant: w.id, Node: w.env.cfg.Node, PublicKey: publicKey})
+func (w *worker) beginEpoch(ctx context.Context, publicKey []byte, after bulkhead.Epoch) (control.Serve, error) {
+	result, err := w.env.cluster.Propose(ctx, &command.BeginEpoch{Tenant: w.id, Node: w.env.cfg.Node, PublicKey: publicKey, After: after})
 	if err != nil {
 		return control.Serve{}, fmt.Errorf("begin epoch: %w", err)
 	}
 	epoch, ok := result.(bulkhead.Epoch)
 	if !ok {
 		return control.Serve{}, fmt.Errorf("begin epoch: internal error: result %T", result)
+	}
+	w.begun(epoch)
+	if err := w.env.dirs.noteEpoch(w.id, epoch); err != nil {
+		return control.Serve{}, err
 	}
 	t, ok := w.env.cluster.State().Tenant(w.id)
 	if !ok || t.Epoch != epoch {

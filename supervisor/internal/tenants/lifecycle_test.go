@@ -39,6 +39,7 @@ type fakeProcess struct {
 func (p *fakeProcess) done() <-chan struct{}              { return p.ended }
 func (p *fakeProcess) err() error                         { return p.end }
 func (p *fakeProcess) drain(timeout time.Duration)        { p.drained <- timeout }
+func (p *fakeProcess) kill()                              { p.exit(errKilled) }
 func (p *fakeProcess) sync()                              {}
 func (p *fakeProcess) applied() (uint64, <-chan struct{}) { return 0, nil }
 func (p *fakeProcess) info() processInfo                  { return processInfo{} }
@@ -47,6 +48,8 @@ func (p *fakeProcess) info() processInfo                  { return processInfo{}
 func (p *fakeProcess) exit(err error) {
 	p.finished.Do(func() { p.end = err; close(p.ended) })
 }
+
+var errKilled = errors.New("killed")
 
 func newFakeNode() *fakeNode {
 	n := &fakeNode{cfg: Config{MaxWaiting: 3}.withDefaults(), starts: make(chan *fakeStart, 10)}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
+	"github.com/bulkhead-ai/bulkhead/cluster/lease"
 	"github.com/bulkhead-ai/bulkhead/cluster/state"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/egress"
 	"github.com/bulkhead-ai/bulkhead/worker/control"
@@ -45,6 +47,12 @@ type Bookkeeper interface {
 	Book(ctx context.Context, tenant bulkhead.TenantID, batch []byte) (appliedSeq uint64, err error)
 }
 
+// Page is the node's lease page.
+type Page interface {
+	// File opens it for reading; the caller closes it.
+	File() (*os.File, error)
+}
+
 // Config is what the node's configuration says. A zero duration or count takes
 // its default, but for IdleTimeout.
 type Config struct {
@@ -55,6 +63,9 @@ type Config struct {
 	Tuning    control.Tuning
 	CABundle  []byte // PEM roots for upstream TLS
 	Egress    egress.Config
+
+	Replication Replication // nil = the node stands alone
+	Page        Page        // shows until when the node may serve; nil = for ever
 
 	IdleTimeout     time.Duration // without a lease before a worker hibernates, where the tenant does not say; 0 = never
 	StartTimeout    time.Duration // from spawn to Ready; default 20 s
@@ -105,9 +116,12 @@ type Manager struct {
 	mu        sync.RWMutex
 	residents map[bulkhead.TenantID]*resident
 	closed    bool
+	frozen    bool        // no lease
+	own       *lease.Page // of a node that stands alone
 
-	syncMu sync.Mutex
-	synced uint64 // state index that Sync has seen
+	syncMu  sync.Mutex
+	synced  uint64 // state index that Sync has seen
+	rewound uint64 // restores of an older state that Sync has seen
 }
 
 // resident is a tenant that this node knows: its life cycle, and its egress,
@@ -129,9 +143,13 @@ func New(cfg Config, cluster Cluster, keys KeyRing, spawner Spawner, books Bookk
 	if err != nil {
 		return nil, err
 	}
-	m.starts = make(chan struct{}, m.cfg.ColdStarts)
+	page, err := m.openPage()
+	if err != nil {
+		return nil, err
+	}
+	m.starts, m.rewound = make(chan struct{}, m.cfg.ColdStarts), cluster.State().View().Rewound()
 	m.env = &launchEnv{
-		cfg: &m.cfg, cluster: cluster, keys: keys, spawner: spawner, books: books, dirs: dirs, sockets: sockets,
+		cfg: &m.cfg, cluster: cluster, keys: keys, spawner: spawner, books: books, dirs: dirs, sockets: sockets, page: page,
 	}
 	return m, nil
 }
@@ -187,13 +205,15 @@ func (m *Manager) resident(id bulkhead.TenantID) (*resident, error) {
 	}
 	r = &resident{life: newTenant(id, m, m.cfg.Log), egress: egress.NewTenant(m.cfg.Egress)}
 	r.life.setSuspended(t.Suspended)
+	r.life.setAway(m.elsewhere(m.env.cluster.State().View(), t))
+	r.life.setFrozen(m.frozen)
 	m.residents[id] = r
 	return r, nil
 }
 
 // Recover starts the workers whose journals may hold receipts that the ledger
-// has not, because an earlier supervisor or worker died. It does not wait for
-// them.
+// has not, because an earlier supervisor, worker or node died. It does not wait
+// for them, and leaves alone what is assigned to other nodes.
 func (m *Manager) Recover() error {
 	ids, err := m.env.dirs.unbooked()
 	if err != nil {
@@ -204,6 +224,7 @@ func (m *Manager) Recover() error {
 			r.life.wake()
 		}
 	}
+	m.wakeArrived(m.env.cluster.State().View(), nil)
 	return nil
 }
 
@@ -214,6 +235,11 @@ func (m *Manager) Sync() {
 	m.syncMu.Lock()
 	defer m.syncMu.Unlock()
 	view := m.env.cluster.State().View()
+	if seen := m.rewound; seen != view.Rewound() {
+		m.rewound, m.synced = view.Rewound(), view.Index()
+		m.rewind(view)
+		return
+	}
 	var touched []bulkhead.TenantID
 	all := false
 	known := view.Changes(m.synced, func(_ []bulkhead.KeyID, tenants []bulkhead.TenantID, platform bool) {
@@ -223,8 +249,9 @@ func (m *Manager) Sync() {
 	m.synced = view.Index()
 	if all || !known {
 		for _, r := range m.snapshot() {
-			r.sync(view)
+			m.syncOne(r, view)
 		}
+		m.wakeArrived(view, nil)
 		return
 	}
 	for _, id := range touched {
@@ -232,14 +259,16 @@ func (m *Manager) Sync() {
 		r := m.residents[id]
 		m.mu.RUnlock()
 		if r != nil {
-			r.sync(view)
+			m.syncOne(r, view)
 		}
 	}
+	m.wakeArrived(view, touched)
 }
 
-func (r *resident) sync(view *state.View) {
+func (m *Manager) syncOne(r *resident, view *state.View) {
 	t, ok := view.Tenant(r.life.id)
 	r.life.setSuspended(!ok || t.Suspended)
+	r.life.setAway(ok && m.elsewhere(view, t))
 	if _, p, _ := r.life.current(); p != nil {
 		p.sync()
 	}
@@ -344,6 +373,7 @@ func (m *Manager) Close(ctx context.Context) {
 		m.live.Wait()
 		close(drained)
 	}()
+	defer m.closePage()
 	select {
 	case <-drained:
 		return
@@ -368,7 +398,7 @@ func (m *Manager) start(ctx context.Context, id bulkhead.TenantID) (process, err
 	if err != nil {
 		return nil, err
 	}
-	w, err := m.env.launch(ctx, id, r.egress)
+	w, err := m.env.launch(ctx, id, r.egress, r.life.began)
 	if err != nil {
 		return nil, err // not w: a nil *worker would be a process
 	}

@@ -60,17 +60,18 @@ func (n *socketNames) next() (requests, queries string) {
 type channels struct {
 	control  *control.Conn
 	broker   *control.BrokerConn
+	replica  net.Conn // what the journal writes
 	logs     *os.File
 	requests string // socket paths
 	queries  string
 
-	child []*os.File // the worker's ends: log, control, requests, queries, broker
+	child []*os.File // the worker's ends: log, control, requests, queries, broker, replica
 }
 
 // openChannels makes them all or none. maxSend bounds one message to the
 // worker.
 func openChannels(names *socketNames, sendTimeout time.Duration) (c *channels, err error) {
-	c = &channels{child: make([]*os.File, 5)}
+	c = &channels{child: make([]*os.File, 6)}
 	defer func() {
 		if err != nil {
 			c.close()
@@ -90,7 +91,10 @@ func openChannels(names *socketNames, sendTimeout time.Duration) (c *channels, e
 	if c.child[3], err = listen(c.queries); err != nil {
 		return c, err
 	}
-	return c, c.openBroker()
+	if err = c.openBroker(); err != nil {
+		return c, err
+	}
+	return c, c.openReplica()
 }
 
 func (c *channels) openControl(sendTimeout time.Duration) error {
@@ -115,6 +119,19 @@ func (c *channels) openBroker() error {
 	return err
 }
 
+func (c *channels) openReplica() error {
+	mine, theirs, err := socketPair(unix.SOCK_STREAM, "replication")
+	if err != nil {
+		return err
+	}
+	defer mine.Close()
+	c.child[5] = theirs
+	if c.replica, err = net.FileConn(mine); err != nil {
+		return fmt.Errorf("replication socket: %w", err)
+	}
+	return nil
+}
+
 // closeChild closes the worker's ends here, once the spawner has them.
 func (c *channels) closeChild() {
 	for _, f := range c.child {
@@ -131,6 +148,9 @@ func (c *channels) close() {
 	}
 	if c.broker != nil {
 		c.broker.Close()
+	}
+	if c.replica != nil {
+		c.replica.Close()
 	}
 	if c.logs != nil {
 		c.logs.Close()

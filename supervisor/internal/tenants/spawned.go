@@ -22,6 +22,7 @@ func (s *Spawned) Worker(_ context.Context, spec WorkerSpec) (Process, error) {
 	p, err := s.Spawner.Worker(spawn.WorkerSpec{
 		Tenant: spec.Tenant, Slot: spec.Slot, Dir: spec.Dir, Limits: s.WorkerLimits,
 		Log: spec.Log, Control: spec.Control, Requests: spec.Requests, Queries: spec.Queries, Broker: spec.Broker,
+		Replica: spec.Replica, Lease: spec.Lease,
 	})
 	if err != nil {
 		return nil, err

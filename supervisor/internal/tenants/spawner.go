@@ -27,6 +27,8 @@ type WorkerSpec struct {
 	Requests *os.File // 4
 	Queries  *os.File // 5
 	Broker   *os.File // 6
+	Replica  *os.File // 7
+	Lease    *os.File // 8: the lease page, read only
 	Log      *os.File // 2
 }
 

@@ -20,6 +20,8 @@ type process interface {
 	// drain asks it to end within timeout, and makes it end soon after. Asking
 	// again with a shorter timeout shortens it.
 	drain(timeout time.Duration)
+	// kill ends it at once.
+	kill()
 	// sync makes it look at the tenant's policy in the cluster's state.
 	sync()
 	// applied is the policy that it enforces, and what is closed when that
@@ -61,6 +63,12 @@ type tenant struct {
 	waiting   int
 	suspended bool // wanted; Suspended follows once the process is gone
 	closing   bool
+	away      bool           // assigned to another node
+	frozen    bool           // this node has no lease
+	moving    time.Time      // refused until then, because the tenant is about to move
+	again     bool           // start anew when the process is gone: the state was put back under it
+	idle      chan struct{}  // closed when the last lease ends; nil while nobody waits for that
+	epoch     bulkhead.Epoch // of the process that runs or starts; 0 = it has begun none
 	restarts  restarts
 	retryAt   time.Time // BackingOff
 	lastErr   string    // of the last failure
@@ -97,11 +105,8 @@ func newTenant(id bulkhead.TenantID, owner environment, log *zap.Logger) *tenant
 func (t *tenant) want() (*Lease, <-chan struct{}, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closing {
-		return nil, nil, errClosing
-	}
-	if t.suspended {
-		return nil, nil, errSuspended
+	if err := t.barred(); err != nil {
+		return nil, nil, err
 	}
 	switch t.state {
 	case Serving:
@@ -132,7 +137,7 @@ func (t *tenant) begin() {
 	t.transition(Starting)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.callOff = cancel
-	t.startedAt = time.Now()
+	t.startedAt, t.epoch, t.again = time.Now(), 0, false
 	t.counts.Starts++
 	t.owner.spawn(func() {
 		defer cancel()
@@ -159,7 +164,11 @@ func (t *tenant) ready(p process) {
 	t.run = &run{process: p, idleSince: time.Now()}
 	t.transition(Serving, zap.Duration("took", time.Since(t.startedAt)))
 	t.startedAt = time.Now()
-	if t.suspended || t.closing {
+	switch {
+	case t.away || t.frozen:
+		t.fell()
+		return
+	case t.barred() != nil:
 		t.drain(t.owner.config().SuspendGrace)
 		return
 	}
@@ -174,7 +183,7 @@ func (t *tenant) startFailed(err error) {
 	case t.suspended:
 		t.transition(Suspended)
 		return
-	case t.closing:
+	case t.barred() != nil:
 		t.transition(Hibernating)
 		return
 	}
@@ -190,6 +199,10 @@ func (t *tenant) exited(err error) {
 	defer t.mu.Unlock()
 	t.stopTimer()
 	t.run = nil
+	if t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
 	switch t.state {
 	case Draining:
 		if err != nil {
@@ -211,6 +224,9 @@ func (t *tenant) rest() {
 		return
 	}
 	t.transition(Hibernating)
+	if t.again && t.barred() == nil {
+		t.begin()
+	}
 }
 
 func (t *tenant) crash(err error) {
@@ -260,7 +276,7 @@ func (t *tenant) recoverLater() {
 func (t *tenant) recoverElapsed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.state == Crashed && !t.suspended && !t.closing {
+	if t.state == Crashed && t.barred() == nil {
 		t.begin()
 	}
 }
@@ -270,7 +286,7 @@ func (t *tenant) recoverElapsed() {
 func (t *tenant) wake() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.state == Hibernating && !t.suspended && !t.closing {
+	if (t.state == Hibernating || t.state == Crashed) && t.barred() == nil {
 		t.begin()
 	}
 }
@@ -281,6 +297,10 @@ func (t *tenant) release(r *run) {
 	defer t.mu.Unlock()
 	if r.leases--; r.leases == 0 {
 		r.idleSince = time.Now()
+		if t.idle != nil && t.run == r {
+			close(t.idle)
+			t.idle = nil
+		}
 	}
 }
 

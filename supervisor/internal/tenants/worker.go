@@ -30,8 +30,11 @@ type worker struct {
 	process Process
 	ch      *channels
 	plugins *pluginHost
-	cancel  context.CancelFunc // ends egress
-	helpers sync.WaitGroup     // reader, log, egress, booker
+	begun   func(bulkhead.Epoch)
+	helpers sync.WaitGroup // reader, log, egress, booker, copies
+
+	lifetime context.Context // of egress and copies: the process's, not a request's
+	cancel   context.CancelFunc
 
 	frames  chan frame
 	readErr error       // why frames was closed
@@ -90,6 +93,9 @@ func (w *worker) drain(timeout time.Duration) {
 	w.mu.Unlock()
 	w.sync()
 }
+
+// kill implements process.
+func (w *worker) kill() { w.process.Kill() }
 
 // sync makes the loop look at the policy and at what drain left.
 func (w *worker) sync() {

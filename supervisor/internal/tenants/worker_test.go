@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"crypto/ed25519"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is its own worker: with modeVar set it speaks the worker's
@@ -49,6 +51,8 @@ type player struct {
 	tree   receipt.Frontier
 	rev    atomic.Uint64
 	acked  chan uint64
+
+	replica *os.File
 }
 
 func playWorker(mode string) int {
@@ -102,6 +106,10 @@ func (p *player) handshake() int {
 		return 12
 	}
 	p.epoch, p.seq = serve.Epoch, serve.AppliedSeq
+	p.replica = os.NewFile(control.FDReplica, "replica")
+	if serve.Replicated != (p.mode == "copied") {
+		return 17
+	}
 	if len(serve.Frontier) > 0 && p.tree.UnmarshalBinary(serve.Frontier) != nil {
 		return 13
 	}
@@ -157,6 +165,23 @@ func (p *player) requests() http.Handler {
 		json.NewEncoder(w).Encode(p.start)
 	})
 	mux.HandleFunc("/rev", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, p.rev.Load()) })
+	mux.HandleFunc("/piece", func(w http.ResponseWriter, _ *http.Request) { // as a journal that writes a group
+		if _, err := control.WritePiece(p.replica, control.Piece{Segment: 1, Data: []byte("sealed")}, nil); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		seq, err := control.ReadAcked(p.replica)
+		fmt.Fprint(w, seq, err)
+	})
+	mux.HandleFunc("/unfed", func(http.ResponseWriter, *http.Request) { p.replica.Close(); select {} })
+	mux.HandleFunc("/lease", func(w http.ResponseWriter, _ *http.Request) {
+		m, err := unix.Mmap(control.FDLease, 0, 8, unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprint(w, int64(binary.NativeEndian.Uint64(m)))
+	})
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	mux.HandleFunc("/send", func(_ http.ResponseWriter, r *http.Request) { // a message out of turn
 		kind, _ := strconv.Atoi(r.FormValue("type"))

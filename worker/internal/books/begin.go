@@ -18,6 +18,10 @@ import (
 // checkpointEvery bounds how much a start after a crash has to replay.
 const checkpointEvery = 50_000 // records
 
+// beginTimeout bounds the wait for the first records of an epoch where copies
+// are kept: one of them may have to catch up first.
+const beginTimeout = time.Minute
+
 // attemptID names an attempt in the journal.
 type attemptID struct {
 	request string
@@ -51,12 +55,20 @@ func (b *Books) Begin(e Epoch) error {
 	if err != nil {
 		return fmt.Errorf("replay journal: %w", err)
 	}
+	if first := b.journal.Oldest(); first > e.AppliedSeq+1 {
+		b.cfg.Log.Error("the ledger was put back behind what the journal keeps: what lies between is booked nowhere any more",
+			zap.Uint64("from", e.AppliedSeq+1), zap.Uint64("to", first-1))
+	}
 	b.epoch = e.Number
-	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	patience := recordTimeout
+	if b.copies != nil {
+		patience = beginTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	p, err := b.journal.Begin(e.Number, nil)
 	if err == nil {
-		err = p.Wait(ctx)
+		err = b.wait(ctx, p)
 	}
 	if err != nil {
 		return fmt.Errorf("begin epoch %d: %w", e.Number, err)
@@ -66,6 +78,7 @@ func (b *Books) Begin(e Epoch) error {
 	}
 	b.saver.booked(e.AppliedSeq)
 	b.begun = true
+	b.shareCheckpoint()
 	b.view.open()
 	b.background.Go(b.checkpointLoop)
 	return nil
@@ -198,7 +211,7 @@ func (b *Books) resolve(ctx context.Context, found *unfinished) error {
 	for _, o := range inOrder(found.intents) {
 		b.limits.KeepID(o.reservation)
 		o.line.LatencyMS = max(time.Now().UnixMilli()-o.line.StartedAt, 0)
-		p, err := b.append(journal.KindUnknown, journal.Synced, &o.line)
+		p, err := b.append(journal.KindUnknown, journal.Replicated, &o.line)
 		if err != nil {
 			return err
 		}
@@ -209,7 +222,7 @@ func (b *Books) resolve(ctx context.Context, found *unfinished) error {
 		o := found.between[request]
 		b.limits.SettleID(o.reservation, 0, 0)
 		o.line.Final = true
-		p, err := b.append(journal.KindRefuse, journal.Synced, &o.line)
+		p, err := b.append(journal.KindRefuse, journal.Replicated, &o.line)
 		if err != nil {
 			return err
 		}
@@ -218,7 +231,7 @@ func (b *Books) resolve(ctx context.Context, found *unfinished) error {
 	if last.Seq == 0 {
 		return nil
 	}
-	return last.Wait(ctx)
+	return b.wait(ctx, last)
 }
 
 // inOrder sorts intents as they were written.
@@ -239,7 +252,7 @@ func (b *Books) checkpointLoop() {
 		if b.Head() < b.saver.last()+checkpointEvery {
 			continue
 		}
-		if err := b.checkpoint(); err != nil {
+		if err := b.checkpoint(journal.Replicated); err != nil {
 			b.cfg.Log.Warn("write checkpoint", zap.Error(err))
 		}
 	}
@@ -251,7 +264,11 @@ func (b *Books) checkpointLoop() {
 // skipped by reservation id at replay; an intent that is not replayed any more
 // was settled before the snapshot was taken; and every settlement in the snapshot
 // has its record before the note, so that a crash cannot lose one of them alone.
-func (b *Books) checkpoint() error {
+//
+// Where copies are kept the snapshot goes into the journal too, before its note: a
+// node that takes over has no file. The checkpoint before is given up only once the
+// note has reached level Replicated.
+func (b *Books) checkpoint(level journal.Durability) error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
 	if err := b.check(b.journal.Sync(ctx)); err != nil {
@@ -261,17 +278,37 @@ func (b *Books) checkpoint() error {
 	b.settling.Lock()
 	oldest, snapshot := b.intents.oldest(at+1), b.limits.Snapshot()
 	b.settling.Unlock()
-	note, err := b.saver.save(at, oldest, snapshot)
+	note, file, err := b.saver.save(at, oldest, snapshot)
 	if err != nil {
 		return err
 	}
-	p, err := b.journal.Append(journal.KindCheckpoint, journal.Synced, func(dst []byte, _ uint64) []byte { return append(dst, note...) })
+	if b.copies != nil {
+		err = b.saver.share(b.journal, at, file)
+	}
+	var p journal.Pending
+	if err == nil {
+		p, err = b.journal.Append(journal.KindCheckpoint, level, func(dst []byte, _ uint64) []byte { return append(dst, note...) })
+	}
 	if err == nil {
 		err = p.Wait(ctx)
 	}
 	if err = b.check(err); err != nil {
 		return fmt.Errorf("note checkpoint: %w", err)
 	}
+	if !p.Reached(journal.Replicated) {
+		return nil
+	}
 	b.saver.noted(at, oldest)
 	return b.retain()
+}
+
+// shareCheckpoint puts the counters into the journal where an earlier checkpoint,
+// of a time without copies, is only in its file.
+func (b *Books) shareCheckpoint() {
+	if b.copies == nil || b.journal.LastCheckpoint() == 0 || b.saver.shared(b.journal) {
+		return
+	}
+	if err := b.checkpoint(journal.Replicated); err != nil {
+		b.cfg.Log.Warn("put the checkpoint into the journal", zap.Error(err))
+	}
 }

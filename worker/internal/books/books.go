@@ -12,7 +12,13 @@
 //     books every intent without outcome as an explicit record of unknown
 //     outcome with its upper bound;
 //   - receipts reach the ledger in order, each at least once, and the ledger
-//     counts each once.
+//     counts each once;
+//   - where copies are kept: a final receipt is in enough of them before Settle
+//     returns, an intent before Admit returns if the tier is dedicated or a limit
+//     of requests, tokens or money is in force for it; the ledger and the logbook
+//     see only what enough copies have, so nothing that they know can be cut off
+//     by a take-over. What the copies do not confirm in time stays on the books and
+//     is refused to the client (ErrUncommitted).
 //
 // Where the journal cannot take a record, new requests are refused
 // (ErrUnrecordable): no log, no service.
@@ -23,11 +29,14 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/worker/control"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/copies"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/limits"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/logbook"
@@ -42,6 +51,28 @@ var ErrUnrecordable = &bulkhead.Error{
 	Kind: bulkhead.Unavailable, Code: "log_unavailable",
 	Message: "The tenant's log cannot take records now, so nothing is served. Try again later.", RetryAfter: 5 * time.Second,
 }
+
+// ErrUncommitted is what clients are told when enough copies have not confirmed a
+// record in time. The record is written all the same.
+var ErrUncommitted = &bulkhead.Error{
+	Kind: bulkhead.Unavailable, Code: "commit_unavailable",
+	Message: "The record of this request could not be confirmed in time. What it used is on the books.", RetryAfter: 5 * time.Second,
+}
+
+// Unrecorded is what a client is told of an error of Settle, Admit or Next.
+func Unrecorded(err error) *bulkhead.Error {
+	if errors.Is(err, errUncommitted) {
+		return ErrUncommitted.With(err)
+	}
+	return ErrUnrecordable.With(err)
+}
+
+// errUncommitted: the record is synced here and not confirmed by the copies.
+var errUncommitted = errors.New("not enough copies have confirmed the record")
+
+// IsUnconfirmed reports whether Begin failed because the copies did not confirm
+// the first records of the epoch in time.
+func IsUnconfirmed(err error) bool { return errors.Is(err, errUncommitted) }
 
 // The reasons why books cannot be opened or used, see package journal.
 var (
@@ -62,7 +93,8 @@ type Config struct {
 	QueueLen                        int   // waiting requests; 0 = 1024
 
 	Policy *control.Policy
-	FS     journal.FS // of the journal; nil = the real disk
+	Copies io.ReadWriteCloser // replication socket, owned by the books; nil = no copies are kept
+	FS     journal.FS         // of the journal; nil = the real disk
 	Log    *zap.Logger
 }
 
@@ -83,9 +115,12 @@ type Books struct {
 	outbox  *outbox
 	view    *view
 	saver   *saver
+	copies  *copies.Shipper // nil = no copies are kept
 	intents openIntents
 	epoch   bulkhead.Epoch // set by Begin
 	begun   bool           // Begin succeeded
+
+	dedicated atomic.Bool // the tenant's tier: everything is Replicated
 
 	// settling is held for reading while a reservation and its record change,
 	// and for writing while a checkpoint looks at both.
@@ -109,21 +144,34 @@ func Open(cfg Config) (*Books, error) {
 	if err != nil {
 		return nil, err
 	}
-	j, err := journal.Open(journal.Config{
+	jc := journal.Config{
 		Dir: cfg.Dir, Tenant: cfg.Tenant, DataKey: cfg.DataKey,
 		SegmentBytes: cfg.SegmentBytes, MaxBytes: cfg.MaxBytes, MinFree: cfg.MinFree, FS: cfg.FS, Log: cfg.Log,
-	})
+	}
+	var shipper *copies.Shipper
+	if cfg.Copies != nil {
+		shipper = copies.New(cfg.Copies, cfg.Log)
+		jc.Replicator = shipper
+	}
+	j, err := journal.Open(jc)
 	if err != nil {
+		if shipper != nil {
+			shipper.Close()
+		}
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
+	if shipper != nil {
+		shipper.Start(j.Acked)
+	}
 	b := &Books{
-		cfg: cfg, journal: j, limits: lim, saver: saver, outbox: newOutbox(cfg.Tenant),
+		cfg: cfg, journal: j, limits: lim, saver: saver, copies: shipper, outbox: newOutbox(cfg.Tenant),
 		queue:   queue.New(queue.Config{Len: cfg.QueueLen}),
-		view:    newView(logbook.Config{Dir: cfg.LogbookDir, Tenant: cfg.Tenant, DataKey: append([]byte(nil), cfg.DataKey...), Source: j, MinFree: cfg.MinFree, Log: cfg.Log}),
+		view:    newView(logbook.Config{Dir: cfg.LogbookDir, Tenant: cfg.Tenant, DataKey: append([]byte(nil), cfg.DataKey...), Source: j.Confirmed(), MinFree: cfg.MinFree, Log: cfg.Log}),
 		intents: openIntents{seq: map[uint64]uint64{}},
 		broken:  make(chan struct{}), closing: make(chan struct{}),
 	}
 	b.cfg.DataKey = nil
+	b.dedicated.Store(isDedicated(cfg.Policy))
 	return b, nil
 }
 
@@ -138,8 +186,11 @@ func (b *Books) SetPolicy(p *control.Policy) {
 	if err := b.limits.SetPolicy(p); err != nil {
 		b.cfg.Log.Error("limits of policy", zap.Uint64("rev", p.Rev), zap.Error(err))
 	}
+	b.dedicated.Store(isDedicated(p))
 	b.queue.Kick()
 }
+
+func isDedicated(p *control.Policy) bool { return p.Tenant.Tier == "dedicated" }
 
 // Rate tells the tightest per-minute windows of a key's scopes.
 func (b *Books) Rate(project, env, account string) limits.Rate {
@@ -151,6 +202,7 @@ func (b *Books) Query(ctx context.Context, f logbook.Filter, fn func(line []byte
 	if err := b.journal.Sync(ctx); err != nil {
 		return fmt.Errorf("sync journal: %w", err)
 	}
+	b.catchUp(ctx)
 	return b.view.query(ctx, f, fn)
 }
 
@@ -185,6 +237,15 @@ func (b *Books) append(kind journal.Kind, level journal.Durability, line *receip
 	return p, b.check(err)
 }
 
+// wait waits for a record to reach its level.
+func (b *Books) wait(ctx context.Context, p journal.Pending) error {
+	err := b.check(p.Wait(ctx))
+	if err != nil && b.copies != nil && p.Reached(journal.Synced) {
+		return fmt.Errorf("%w: %w", errUncommitted, err)
+	}
+	return err
+}
+
 // check notes an error of the journal that ends the worker.
 func (b *Books) check(err error) error {
 	if errors.Is(err, journal.ErrPoisoned) {
@@ -203,14 +264,31 @@ func (b *Books) NextBatch(key ed25519.PrivateKey, pipelined bool) ([]byte, error
 	if !ok {
 		return nil, nil
 	}
-	if synced := b.Head(); synced < newest {
+	safe, _ := b.journal.Confirmed().Head()
+	if safe < newest {
 		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 		defer cancel()
 		if err := b.check(b.journal.Sync(ctx)); err != nil {
 			return nil, fmt.Errorf("sync journal: %w", err)
 		}
+		b.catchUp(ctx)
+		safe, _ = b.journal.Confirmed().Head()
 	}
-	return b.outbox.next(key, b.Head(), pipelined)
+	return b.outbox.next(key, safe, pipelined)
+}
+
+// copyPatience bounds waits for the copies that nobody depends on.
+const copyPatience = time.Second
+
+// catchUp gives the copies a moment to have everything. What they have not then
+// is not lost, and not certain.
+func (b *Books) catchUp(ctx context.Context) {
+	if b.copies == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, copyPatience)
+	defer cancel()
+	_ = b.check(b.journal.Flush(ctx, journal.Replicated))
 }
 
 // BatchDue has an element when enough receipts wait to send them at once.
@@ -225,11 +303,17 @@ func (b *Books) Booked(seq uint64) error {
 	return b.retain()
 }
 
-// retain lets the journal drop what no recovery needs any more.
+// retain lets the journal drop what no recovery needs any more. Copies that are
+// not there are no reason to stop: the next call makes up for it.
 func (b *Books) retain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
-	if err := b.check(b.journal.Retain(ctx, b.saver.covered())); err != nil {
+	err := b.check(b.journal.Retain(ctx, b.saver.covered()))
+	if b.copies != nil && errors.Is(err, context.DeadlineExceeded) {
+		b.cfg.Log.Warn("old segments stay: the copies are behind", zap.Error(err))
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("drop old segments: %w", err)
 	}
 	return nil
@@ -243,9 +327,12 @@ func (b *Books) Close() error {
 		b.background.Wait()
 		var saved error
 		if b.begun { // else the counters may be half of a replay
-			saved = b.checkpoint()
+			saved = b.checkpoint(journal.Synced)
 		}
 		b.closeErr = errors.Join(saved, b.view.close(), b.journal.Close())
+		if b.copies != nil {
+			b.closeErr = errors.Join(b.closeErr, b.copies.Close())
+		}
 	})
 	return b.closeErr
 }

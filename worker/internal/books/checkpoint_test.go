@@ -174,7 +174,7 @@ func TestCheckpointWaitsForASettlement(t *testing.T) {
 	d := open(t, t.TempDir(), bookstest.NewLedger(t))
 	d.settling.RLock()
 	done := make(chan error, 1)
-	go func() { done <- d.checkpoint() }()
+	go func() { done <- d.checkpoint(journal.Replicated) }()
 	for d.settling.TryRLock() { // until the checkpoint waits for the lock
 		d.settling.RUnlock()
 		select {
@@ -351,7 +351,7 @@ func victim(t *testing.T, dir string) {
 	os.Stdout.WriteString("ready\n")
 	go b.load(nil)
 	for {
-		if err := b.checkpoint(); err != nil && !strings.Contains(err.Error(), "closed") {
+		if err := b.checkpoint(journal.Replicated); err != nil && !strings.Contains(err.Error(), "closed") {
 			t.Fatal(err)
 		}
 	}

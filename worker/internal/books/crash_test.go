@@ -5,6 +5,7 @@ import (
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books/bookstest"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 )
 
@@ -104,7 +105,7 @@ func TestCrashPoints(t *testing.T) {
 
 func (d *desk) mustCheckpoint() {
 	d.t.Helper()
-	if err := d.checkpoint(); err != nil {
+	if err := d.checkpoint(journal.Replicated); err != nil {
 		d.t.Fatal(err)
 	}
 }

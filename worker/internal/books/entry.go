@@ -115,8 +115,13 @@ func (e *Entry) intend(kind journal.Kind) error {
 	worst.Currency, worst.PriceBook = e.line.Currency, e.line.PriceBook
 	worst.Clip()
 	level := journal.Synced
-	if kind == journal.KindExtend {
+	switch {
+	case kind == journal.KindExtend:
 		level = journal.Written // nobody waits: the provider has generated it already
+	case e.held.Counted || e.b.dedicated.Load():
+		// A limit is exact only if a worker that was given up cannot begin
+		// anything: its records are confirmed by nobody.
+		level = journal.Replicated
 	}
 	p, err := e.b.journal.Append(kind, level, func(dst []byte, seq uint64) []byte {
 		worst.Seq = seq
@@ -132,19 +137,20 @@ func (e *Entry) intend(kind journal.Kind) error {
 func (e *Entry) durable(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	err := e.b.check(e.pending.Wait(wait))
+	err := e.b.wait(wait, e.pending)
 	if err == nil && ctx.Err() == nil {
 		return nil
 	}
 	res := Result{Outcome: bulkhead.Cancelled, Code: "client_gone", Status: 499}
 	if err != nil {
-		res = Result{Outcome: bulkhead.Failed, Code: ErrUnrecordable.Code, Status: ErrUnrecordable.Status()}
+		told := Unrecorded(err)
+		res = Result{Outcome: bulkhead.Failed, Code: told.Code, Status: told.Status()}
 	}
 	if _, serr := e.Settle(wait, res); serr != nil && err == nil {
 		err = serr
 	}
 	if err != nil {
-		return &settledError{ErrUnrecordable.With(err)}
+		return &settledError{Unrecorded(err)}
 	}
 	return &settledError{ctx.Err()}
 }
@@ -198,7 +204,7 @@ const extendBy = 64
 // and opens one as line says under the same reservation.
 //
 // After an error nothing may be sent, and the entry is still to be settled. The
-// error is ErrUnrecordable, or ctx's.
+// error is ErrUnrecordable, ErrUncommitted or ctx's.
 func (e *Entry) Next(ctx context.Context, line Line, code string) error {
 	if err := e.b.journal.Health(); err != nil { // what is open settles from its own reserve
 		return ErrUnrecordable.With(e.b.check(err))
@@ -216,17 +222,18 @@ func (e *Entry) Next(ctx context.Context, line Line, code string) error {
 	}
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	if err := e.b.check(e.pending.Wait(wait)); err != nil {
-		return ErrUnrecordable.With(err)
+	if err := e.b.wait(wait, e.pending); err != nil {
+		return Unrecorded(err)
 	}
 	return ctx.Err()
 }
 
 // Settle closes the entry: what was not used goes back to the limits, and the
-// receipt is durable when it returns without error. A second call does nothing.
+// receipt is Replicated when it returns without error. See Unrecorded for what to
+// tell of one. A second call does nothing and answers ErrSettled.
 func (e *Entry) Settle(ctx context.Context, res Result) (*Settled, error) {
 	if e.settled.Swap(true) {
-		return nil, errSettled
+		return nil, ErrSettled
 	}
 	r := e.receipt(res)
 	r.Final = true
@@ -235,7 +242,9 @@ func (e *Entry) Settle(ctx context.Context, res Result) (*Settled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("append receipt: %w", err)
 	}
-	if err := e.b.check(p.Wait(ctx)); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	if err := e.b.wait(ctx, p); err != nil {
 		return nil, err
 	}
 	return &Settled{Cost: r.Cost, Unpriced: r.Unpriced}, nil
@@ -255,7 +264,7 @@ func (e *Entry) close(r *receipt.Receipt) (journal.Pending, error) {
 	} else if e.b.limits.Settle(e.held, r.Usage.Total(), r.Cost) {
 		e.b.cfg.Log.Warn("provider used more than was reserved", zap.String("request_id", string(r.Request)))
 	}
-	p, err := e.b.append(kind, journal.Synced, r)
+	p, err := e.b.append(kind, journal.Replicated, r)
 	if err == nil {
 		e.b.intents.remove(e.held.ID)
 	}
@@ -271,7 +280,8 @@ func uncertain(r *receipt.Receipt) bool {
 	return r.Unknown || r.Estimated && r.Outcome != bulkhead.Served
 }
 
-var errSettled = errors.New("entry is settled already")
+// ErrSettled says that the entry was settled before.
+var ErrSettled = errors.New("entry is settled already")
 
 // receipt fills in how the present attempt ended.
 func (e *Entry) receipt(res Result) *receipt.Receipt {

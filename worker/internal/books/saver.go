@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
@@ -62,16 +63,17 @@ func newSaver(dir string, dataKey []byte) (*saver, error) {
 
 func (s *saver) file(at uint64) string { return filepath.Join(s.dir, fmt.Sprintf("%020d", at)) }
 
-// save makes a checkpoint file durable and returns the note for the journal.
-func (s *saver) save(at, oldest uint64, snapshot []byte) ([]byte, error) {
-	note := binary.BigEndian.AppendUint64(make([]byte, 0, noteSize), at)
+// save makes a checkpoint file durable and returns the note for the journal, and
+// the file's contents.
+func (s *saver) save(at, oldest uint64, snapshot []byte) (note, sealed []byte, err error) {
+	note = binary.BigEndian.AppendUint64(make([]byte, 0, noteSize), at)
 	note = binary.BigEndian.AppendUint64(note, oldest)
-	sealed := s.aead.Seal(nil, nil, snapshot, note)
+	sealed = s.aead.Seal(nil, nil, snapshot, note)
 	if err := s.write(s.file(at), sealed); err != nil {
-		return nil, fmt.Errorf("write checkpoint: %w", err)
+		return nil, nil, fmt.Errorf("write checkpoint: %w", err)
 	}
 	sum := sha256.Sum256(sealed)
-	return append(note, sum[:]...), nil
+	return append(note, sum[:]...), sealed, nil
 }
 
 func (s *saver) write(name string, b []byte) error {
@@ -142,15 +144,71 @@ func (s *saver) newest(j *journal.Journal) (at, oldest uint64, snapshot []byte, 
 		return 0, 0, nil, fmt.Errorf("read checkpoint note: %d bytes, want %d", len(note), noteSize)
 	}
 	at, oldest = binary.BigEndian.Uint64(note), binary.BigEndian.Uint64(note[8:])
-	snapshot, err = s.load(at, note)
-	return at, oldest, snapshot, err
+	file, err := os.ReadFile(s.file(at))
+	if err == nil {
+		snapshot, err = s.open(file, note)
+	}
+	if err != nil { // another node's, or damaged: the journal may have it
+		if file, jerr := s.parts(j, at, seq); jerr == nil && len(file) > 0 {
+			snapshot, err = s.open(file, note)
+		}
+	}
+	if err != nil {
+		return at, oldest, nil, fmt.Errorf("read checkpoint: %w", err)
+	}
+	return at, oldest, snapshot, nil
 }
 
-func (s *saver) load(at uint64, note []byte) ([]byte, error) {
-	sealed, err := os.ReadFile(s.file(at))
-	if err != nil {
-		return nil, fmt.Errorf("read checkpoint: %w", err)
+// A part of a checkpoint in the journal, the data of a snapshot record:
+//
+//	+----------+---------------------------+
+//	| position | the next bytes of the file |
+//	| 8, BE    | at most partSize           |
+//	+----------+---------------------------+
+const partSize = 64 << 10
+
+// share appends the file of the checkpoint at to the journal, in parts. Recovery
+// reads from at+1 at the latest, so retention keeps them as long as the note.
+func (s *saver) share(j *journal.Journal, at uint64, file []byte) error {
+	for part := range slices.Chunk(file, partSize) {
+		_, err := j.Append(journal.KindSnapshot, journal.Written, func(dst []byte, _ uint64) []byte {
+			return append(binary.BigEndian.AppendUint64(dst, at), part...)
+		})
+		if err != nil {
+			return fmt.Errorf("put checkpoint into the journal: %w", err)
+		}
 	}
+	return nil
+}
+
+// parts puts together what share has appended before the note.
+func (s *saver) parts(j *journal.Journal, at, note uint64) (file []byte, err error) {
+	stop := errors.New("note")
+	err = j.Replay(at+1, func(r journal.Record) error {
+		if r.Seq >= note {
+			return stop
+		}
+		if r.Kind == journal.KindSnapshot && len(r.Data) > 8 && binary.BigEndian.Uint64(r.Data) == at {
+			file = append(file, r.Data[8:]...)
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) {
+		return nil, fmt.Errorf("read checkpoint from the journal: %w", err)
+	}
+	return file, nil
+}
+
+// shared reports whether the journal holds the newest checkpoint itself.
+func (s *saver) shared(j *journal.Journal) bool {
+	s.mu.Lock()
+	at := s.checkpoint
+	s.mu.Unlock()
+	file, err := s.parts(j, at, j.LastCheckpoint())
+	return err == nil && len(file) > 0
+}
+
+func (s *saver) open(sealed, note []byte) ([]byte, error) {
 	if sum := sha256.Sum256(sealed); !bytes.Equal(sum[:], note[noteHead:]) {
 		return nil, errors.New("checkpoint does not match its note")
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/plugins/provider"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/lease"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/upstream"
 
 	"go.uber.org/zap"
@@ -231,6 +232,8 @@ func (a *attempts) classify(ctx context.Context, err error, s sink) *failure {
 		f.err = bulkhead.E(provided.Kind, provided.Code, provided.Message).With(fmt.Errorf("provider answered %d", provided.status))
 		f.err.RetryAfter = min(cmp.Or(time.Duration(provided.RetryAfter)*time.Millisecond, a.retryAfter), maxRetryAfter)
 		f.retry, f.unknown = provided.Retryable && provided.NotCharged, !provided.NotCharged && usage == nil
+	case errors.Is(err, lease.ErrLost):
+		f.err, f.unknown = lease.ErrLost, usage == nil && !upstream.NotSent(err)
 	case upstream.NotSent(err):
 		f.err = bulkhead.E(bulkhead.Upstream, "upstream_unreachable", "The provider could not be reached.").With(err)
 		f.retry = true
@@ -265,7 +268,11 @@ func (a *attempts) fail(t *target, f *failure) {
 		Outcome: f.outcome, Code: f.err.Code, Status: status,
 		Usage: f.usage, Estimated: f.usage != nil, Unknown: f.unknown, Clamped: t.call.MaxOutput,
 	})
-	if err != nil {
+	switch {
+	case err == nil || errors.Is(err, books.ErrSettled): // settled as served, and not confirmed: f says so
+	case books.Unrecorded(err).Code == books.ErrUncommitted.Code: // it failed in any case: the client is told why
+		a.h.cfg.Log.Warn("receipt is not confirmed yet", zap.String("request_id", string(a.head.Request)), zap.Error(err))
+	default:
 		a.h.cfg.Log.Error("request not settled", zap.String("request_id", string(a.head.Request)), zap.Error(err))
 		f.err = books.ErrUnrecordable.With(err)
 	}

@@ -86,7 +86,7 @@ func (p *plain) settle(answer *provider.Answer) (*books.Settled, error) {
 		First: time.Since(p.start), Clamped: p.target.call.MaxOutput,
 	})
 	if err != nil {
-		return nil, books.ErrUnrecordable.With(err)
+		return nil, books.Unrecorded(err)
 	}
 	return line, nil
 }

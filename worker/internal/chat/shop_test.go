@@ -24,6 +24,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books/bookstest"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/lease"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/upstream"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 
@@ -36,6 +37,8 @@ type setup struct {
 	main, spare http.HandlerFunc // nil = nothing listens there
 	policy      func(p *control.Policy)
 	config      func(c *Config)
+	copied      bool                        // the journal has copies
+	lease       *lease.Page                 // of the node; nil = it is alone
 	adapters    map[string]provider.Adapter // by name, before the linked ones
 }
 
@@ -48,6 +51,7 @@ type shop struct {
 	server  *httptest.Server
 	policy  *control.Policy
 	disk    *bookstest.Disk
+	copies  *bookstest.Copies
 	ledger  *bookstest.Ledger
 	key     ed25519.PrivateKey
 	booked  []receipt.Receipt
@@ -71,10 +75,14 @@ func newShop(t testing.TB, o setup) *shop {
 		o.policy(s.policy)
 	}
 	dir, dataKey := t.TempDir(), make([]byte, 32)
-	b, err := books.Open(books.Config{
+	bc := books.Config{
 		Tenant: bookstest.Tenant, Dir: filepath.Join(dir, "journal"), LogbookDir: filepath.Join(dir, "logbook"),
 		DataKey: dataKey, MinFree: -1, Policy: s.policy, FS: s.disk, Log: zap.NewNop(),
-	})
+	}
+	if o.copied {
+		s.copies, bc.Copies = bookstest.NewCopies(t, bc.Dir)
+	}
+	b, err := books.Open(bc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +91,7 @@ func newShop(t testing.TB, o setup) *shop {
 	if err := b.Begin(books.Epoch{Number: serve.Epoch, AppliedSeq: serve.AppliedSeq, Frontier: serve.Frontier}); err != nil {
 		t.Fatal(err)
 	}
-	pool := upstream.New(dialer(hosts), nil)
+	pool := upstream.New(dialer(hosts), o.lease, nil)
 	t.Cleanup(pool.Close)
 	cfg := Config{
 		Tenant: bookstest.Tenant, Policy: s.policy, Books: b, Adapters: linked(o.adapters), Upstreams: pool,

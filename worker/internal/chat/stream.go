@@ -223,7 +223,7 @@ func (s *stream) settle() error {
 		First: s.first, Clamped: s.target.call.MaxOutput,
 	})
 	if err != nil {
-		return books.ErrUnrecordable.With(err)
+		return books.Unrecorded(err)
 	}
 	return nil
 }

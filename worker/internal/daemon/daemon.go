@@ -1,9 +1,10 @@
 // Package daemon is the life of a worker process: born with a control socket,
 // it locks itself down, opens the tenant's books, serves one epoch and ends.
 //
-// It guarantees that nothing of the tenant is read before the sandbox holds,
-// that no request is served before the epoch is committed and its record is in
-// the journal, and that the process ends when its supervisor does. It holds no
+// It guarantees that nothing of the tenant is read before the sandbox holds and
+// the epoch is committed (until then another node may own the journal), that no
+// request is served before the epoch's record is in the journal and in the copies
+// that are kept of it, and that the process ends when its supervisor does. It holds no
 // state that the journal does not: kill -9 at any point is a correct shutdown.
 package daemon
 
@@ -24,6 +25,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/lease"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/lockdown"
 
 	"go.uber.org/zap"
@@ -41,12 +43,15 @@ type worker struct {
 	control *control.Conn
 	confine func(control.Sandbox) ([]control.Layer, error)
 	sockets func() (sockets, error)
-	disk    journal.FS // nil = the real disk
+	copies  func() (io.ReadWriteCloser, error) // the replication socket, asked for when copies are kept
+	page    func() (*lease.Page, error)        // maps the lease page, before the sandbox
+	disk    journal.FS                         // nil = the real disk
 	start   control.Start
 	log     *zap.Logger
 	signer  ed25519.PrivateKey
-	books   *books.Books
-	service *service // nil until Serve
+	lease   *lease.Page
+	books   *books.Books // nil until Serve
+	service *service     // nil until Serve
 
 	background sync.WaitGroup
 }
@@ -59,6 +64,8 @@ func Run() int {
 		control: control.NewConn(os.NewFile(control.FDControl, "control")),
 		confine: func(s control.Sandbox) ([]control.Layer, error) { return lockdown.Apply(s, lockdown.Worker) },
 		sockets: inherited,
+		copies:  func() (io.ReadWriteCloser, error) { return os.NewFile(control.FDReplica, "replica"), nil },
+		page:    leasePage,
 	}
 	return w.run()
 }
@@ -78,6 +85,13 @@ func (w *worker) run() int {
 	return 0
 }
 
+// leasePage maps the page that the process was born with.
+func leasePage() (*lease.Page, error) {
+	f := os.NewFile(control.FDLease, "lease")
+	defer f.Close()
+	return lease.Map(f)
+}
+
 // fatalError names a reason that operators see.
 type fatalError struct {
 	reason string
@@ -94,12 +108,14 @@ func (w *worker) live() error {
 	if err := w.receiveStart(); err != nil {
 		return err
 	}
+	var err error
+	if w.lease, err = w.page(); err != nil {
+		return fatal("lease", err)
+	}
+	defer w.lease.Close() // after the drain: nothing looks at it any more
 	layers, err := w.confine(w.start.Sandbox)
 	if err != nil {
 		return fatal("missing_layer", err)
-	}
-	if err := w.openBooks(); err != nil {
-		return err
 	}
 	defer w.drain(0) // whatever went wrong: what runs is closed on the books
 	public, signer, err := ed25519.GenerateKey(rand.Reader)
@@ -107,7 +123,7 @@ func (w *worker) live() error {
 		return fmt.Errorf("generate receipt key: %w", err)
 	}
 	w.signer = signer
-	hello := control.Hello{PublicKey: public, Layers: layers, HeadSeq: w.books.Head()}
+	hello := control.Hello{PublicKey: public, Layers: layers}
 	if err := w.control.Send(control.TypeHello, hello); err != nil {
 		return fmt.Errorf("send hello: %w", err)
 	}
@@ -130,13 +146,21 @@ func (w *worker) receiveStart() error {
 	return nil
 }
 
-func (w *worker) openBooks() error {
+// openBooks opens the journal, which is this process's now.
+func (w *worker) openBooks(replicated bool) error {
+	var copies io.ReadWriteCloser
+	if replicated {
+		var err error
+		if copies, err = w.copies(); err != nil {
+			return fmt.Errorf("open replication socket: %w", err)
+		}
+	}
 	dir := lockdown.DataPath(w.start.Sandbox, lockdown.Worker)
 	t := w.start.Tuning
 	b, err := books.Open(books.Config{
 		Tenant: w.start.Tenant, Dir: filepath.Join(dir, "journal"), LogbookDir: filepath.Join(dir, "logbook"),
 		DataKey: w.start.DataKey, SegmentBytes: t.SegmentBytes, MaxBytes: t.MaxJournalBytes, MinFree: t.MinFreeBytes,
-		QueueLen: t.QueueLen, Policy: &w.start.Policy, FS: w.disk, Log: w.log,
+		QueueLen: t.QueueLen, Policy: &w.start.Policy, Copies: copies, FS: w.disk, Log: w.log,
 	})
 	clear(w.start.DataKey)
 	switch {
@@ -183,7 +207,7 @@ func (w *worker) loop() error {
 	for {
 		var m message
 		select {
-		case <-w.books.Broken():
+		case <-w.broken():
 			err := fatal("journal_poisoned", books.ErrPoisoned)
 			return errors.Join(err, w.drain(brokenGrace))
 		case m = <-messages:
@@ -209,7 +233,7 @@ func (w *worker) loop() error {
 			if err := w.drain(d.Timeout); err != nil {
 				return err
 			}
-			return w.control.Send(control.TypeDrained, control.Drained{HeadSeq: w.books.Head()})
+			return w.control.Send(control.TypeDrained, control.Drained{HeadSeq: w.head()})
 		default:
 			err = fmt.Errorf("message of type %d is not for a worker", t)
 		}
@@ -219,19 +243,40 @@ func (w *worker) loop() error {
 	}
 }
 
+// broken is closed when the journal can never be written again.
+func (w *worker) broken() <-chan struct{} {
+	if w.books == nil {
+		return nil
+	}
+	return w.books.Broken()
+}
+
+// head is the last durable record, 0 as long as no journal is open.
+func (w *worker) head() uint64 {
+	if w.books == nil {
+		return 0
+	}
+	return w.books.Head()
+}
+
 // serve begins the epoch and opens the doors.
 func (w *worker) serve(raw []byte) error {
-	if w.service != nil {
+	if w.books != nil {
 		return errors.New("second serve message")
 	}
 	m, err := control.Decode[control.Serve](raw)
 	if err != nil {
 		return fmt.Errorf("decode serve: %w", err)
 	}
+	if err := w.openBooks(m.Replicated); err != nil {
+		return err
+	}
 	err = w.books.Begin(books.Epoch{Number: m.Epoch, AppliedSeq: m.AppliedSeq, Frontier: m.Frontier})
 	switch {
 	case errors.Is(err, books.ErrDamaged):
 		return fatal("log_damaged", err)
+	case books.IsUnconfirmed(err):
+		return fatal("copies_unavailable", err)
 	case err != nil:
 		return fatal("recovery", err)
 	}
@@ -259,6 +304,9 @@ func (w *worker) ack(raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("decode ack: %w", err)
 	}
+	if w.books == nil {
+		return errors.New("acknowledgement before serve")
+	}
 	return w.books.Booked(a.Seq)
 }
 
@@ -272,6 +320,9 @@ func (w *worker) drain(grace time.Duration) error {
 		w.service = nil
 	}
 	w.background.Wait()
+	if w.books == nil {
+		return nil
+	}
 	if err := w.books.Close(); err != nil {
 		return fmt.Errorf("close books: %w", err)
 	}

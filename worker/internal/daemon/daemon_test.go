@@ -16,6 +16,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books/bookstest"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/lease"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 )
 
@@ -161,7 +162,7 @@ func TestReasons(t *testing.T) {
 			t.Fatal(err)
 		}
 		p = hire(t, dir, ledger)
-		p.send(control.TypeStart, p.start)
+		p.told()
 		p.fatal("log_damaged")
 	})
 	t.Run("lost journal", func(t *testing.T) {
@@ -177,7 +178,7 @@ func TestReasons(t *testing.T) {
 		p := hire(t, t.TempDir(), bookstest.NewLedger(t))
 		p.disk.Fill(true)
 		p.start.Tuning.MinFreeBytes = 1
-		p.send(control.TypeStart, p.start)
+		p.told()
 		p.fatal("low_disk")
 	})
 	t.Run("missing layer", func(t *testing.T) {
@@ -185,7 +186,7 @@ func TestReasons(t *testing.T) {
 		defer ours.ours.Close()
 		conn := control.NewConn(stream(t, ours.theirs))
 		defer conn.Close()
-		w := &worker{control: control.NewConn(stream(t, ours.ours)), confine: func(control.Sandbox) ([]control.Layer, error) {
+		w := &worker{control: control.NewConn(stream(t, ours.ours)), page: func() (*lease.Page, error) { return nil, nil }, confine: func(control.Sandbox) ([]control.Layer, error) {
 			return nil, errors.New("no landlock")
 		}}
 		defer w.control.Close()

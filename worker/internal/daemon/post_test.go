@@ -17,6 +17,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/books/bookstest"
+	"github.com/bulkhead-ai/bulkhead/worker/internal/lease"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 )
 
@@ -35,6 +36,7 @@ type post struct {
 	logs     string // of the query socket
 	start    control.Start
 	exit     chan int
+	replica  io.ReadWriteCloser // the worker's end of the replication socket
 }
 
 type socketpair struct{ ours, theirs *os.File }
@@ -86,7 +88,9 @@ func hire(t *testing.T, dir string, l *bookstest.Ledger) *post {
 			conn, err := control.FileBrokerConn(brk.theirs)
 			return sockets{requests: requests, queries: queries, broker: conn}, err
 		},
-		disk: p.disk,
+		copies: func() (io.ReadWriteCloser, error) { return p.replica, nil },
+		page:   func() (*lease.Page, error) { return nil, nil },
+		disk:   p.disk,
 	}
 	policy := bookstest.Policy(nil)
 	for i := range policy.Providers {
@@ -165,13 +169,21 @@ func decode[T any](t *testing.T, raw []byte) T {
 	return v
 }
 
-// serve goes through the messages up to Ready.
-func (p *post) serve() {
+// told goes through the messages up to Serve.
+func (p *post) told() control.Serve {
 	p.t.Helper()
 	p.send(control.TypeStart, p.start)
 	p.public = decode[control.Hello](p.t, p.expect(control.TypeHello)).PublicKey
 	serve := p.ledger.BeginWith(p.public)
+	serve.Replicated = p.replica != nil
 	p.send(control.TypeServe, serve)
+	return serve
+}
+
+// serve goes through the messages up to Ready.
+func (p *post) serve() {
+	p.t.Helper()
+	serve := p.told()
 	if r := decode[control.Ready](p.t, p.expect(control.TypeReady)); r.Epoch != serve.Epoch {
 		p.t.Fatalf("ready for epoch %d, want %d", r.Epoch, serve.Epoch)
 	}

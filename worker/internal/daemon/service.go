@@ -76,7 +76,7 @@ func newService(w *worker) (*service, error) {
 		return nil, err
 	}
 	s := &service{w: w, broker: control.NewBroker(socks.broker), stop: make(chan struct{}), stopped: make(chan struct{})}
-	s.pool = upstream.New(s.broker, roots(w.start.CABundle))
+	s.pool = upstream.New(s.broker, w.lease, roots(w.start.CABundle))
 	s.adapters = adapters.New(adapters.Config{
 		Broker: s.broker, TempDir: filepath.Join(lockdown.DataPath(w.start.Sandbox, lockdown.Worker), "tmp"),
 		SocketDir: pluginSockets(w.start.Sandbox), Log: w.log,

@@ -14,8 +14,11 @@ type Durability uint8
 
 // The levels.
 const (
-	Written Durability = iota // given to the kernel: survives the process
-	Synced                    // on stable storage: survives the machine
+	Written    Durability = iota // given to the kernel: survives the process
+	Synced                       // on stable storage: survives the machine's restart
+	Replicated                   // and in enough other copies: survives the machine. Synced where no copies are kept
+
+	levels = 3
 )
 
 // batch collects records until the writer takes them. It is guarded by
@@ -26,25 +29,37 @@ type batch struct {
 	ends   []int // end of each record in plain
 	first  uint64
 	marks  []mark
-	room   int64            // what its records count against Journal.room
-	sync   bool             // somebody waits for Synced
-	asked  bool             // Sync was called: to be handled even when empty
-	done   [2]chan struct{} // by Durability
-	failed [2]error
+	room   int64  // what its records count against Journal.room
+	last   uint64 // newest record when it was written, set by the writer
+	sync   bool   // somebody waits for Synced, or Replicated
+	copied bool   // somebody waits for Replicated
+	asked  bool   // Flush was called: to be handled even when empty
+	done   [levels]chan struct{}
+	failed [levels]error
 }
 
-// mark notes a record whose number belongs into group headers from then on.
+// mark notes a record that changes group headers from then on.
 type mark struct {
-	index      int    // of the record in the batch
-	checkpoint uint64 // KindCheckpoint
-	oldest     uint64 // KindRetention
+	index      int            // of the record in the batch
+	checkpoint uint64         // KindCheckpoint
+	oldest     uint64         // KindRetention
+	epoch      bulkhead.Epoch // KindEpoch
 }
 
-func newBatch(buf []byte) *batch {
-	return &batch{plain: buf[:0], done: [2]chan struct{}{make(chan struct{}), make(chan struct{})}}
+func (j *Journal) newBatch(buf []byte) *batch {
+	b := &batch{plain: buf[:0]}
+	for level := range b.done {
+		if level != int(Replicated) || j.cfg.Replicator != nil {
+			b.done[level] = make(chan struct{})
+		}
+	}
+	return b
 }
 
 func (b *batch) finish(level Durability, err error) {
+	if b.done[level] == nil {
+		return
+	}
 	select {
 	case <-b.done[level]:
 	default:
@@ -58,6 +73,20 @@ type Pending struct {
 	Seq   uint64
 	b     *batch
 	level Durability
+}
+
+// Reached reports whether the record is known to have reached the level by now.
+func (p Pending) Reached(level Durability) bool {
+	done := p.b.done[level]
+	if done == nil { // no copies are kept
+		level, done = Synced, p.b.done[Synced]
+	}
+	select {
+	case <-done:
+		return p.b.failed[level] == nil
+	default:
+		return false
+	}
 }
 
 // Wait returns when the record has reached its level, or with the reason why it
@@ -77,7 +106,7 @@ func (p Pending) Wait(ctx context.Context) error {
 	}
 }
 
-// Begin starts an epoch: it appends the epoch record, synced, and every later
+// Begin starts an epoch: it appends the epoch record, Replicated, and every later
 // record carries e. e must be greater than every epoch in the journal, so a
 // process that was given up cannot continue where its successor began.
 func (j *Journal) Begin(e bulkhead.Epoch, data []byte) (Pending, error) {
@@ -94,7 +123,7 @@ func (j *Journal) Begin(e bulkhead.Epoch, data []byte) (Pending, error) {
 	}
 	was := j.epoch
 	j.epoch = e
-	p, err := j.addLocked(KindEpoch, Synced, func(dst []byte, _ uint64) []byte { return append(dst, data...) })
+	p, err := j.addLocked(KindEpoch, Replicated, func(dst []byte, _ uint64) []byte { return append(dst, data...) })
 	if err != nil {
 		j.epoch = was
 		return Pending{}, err
@@ -149,9 +178,11 @@ var errNoRoom = errors.New("no room for this checkpoint yet")
 // addLocked frames the record into the filling batch.
 func (j *Journal) addLocked(kind Kind, level Durability, build func(dst []byte, seq uint64) []byte) (Pending, error) {
 	b := j.fill
+	if level == Replicated && j.cfg.Replicator == nil {
+		level = Synced
+	}
 	start := len(b.plain)
-	head := binary.AppendUvarint(append(b.plain, byte(kind)), uint64(j.epoch))
-	head = append(head, 0, 0, 0, 0)
+	head := append(b.plain, byte(kind), 0, 0, 0, 0)
 	seq := j.seq + 1
 	plain := build(head, seq) // should it panic, b is as before
 	size := len(plain) - len(head)
@@ -159,7 +190,7 @@ func (j *Journal) addLocked(kind Kind, level Durability, build func(dst []byte, 
 		return Pending{}, fmt.Errorf("%w: %d bytes of kind %c", ErrTooLarge, size, kind)
 	}
 	cost := bytesFor(len(plain) - start)
-	if kind == KindCheckpoint {
+	if kind == KindCheckpoint || kind == KindSnapshot {
 		cost *= 2 // it may not fit the rest of a segment
 		j.longest = max(j.longest, cost/2)
 		if j.availableLocked() < j.neededLocked(kind) {
@@ -176,10 +207,13 @@ func (j *Journal) addLocked(kind Kind, level Durability, build func(dst []byte, 
 		b.marks = append(b.marks, mark{index: len(b.ends) - 1, checkpoint: seq})
 	case KindRetention:
 		b.marks = append(b.marks, mark{index: len(b.ends) - 1, oldest: j.retained})
+	case KindEpoch:
+		b.marks = append(b.marks, mark{index: len(b.ends) - 1, epoch: j.epoch})
 	}
 	b.room += cost
 	j.queued += cost
-	b.sync = b.sync || level == Synced
+	b.sync = b.sync || level >= Synced
+	b.copied = b.copied || level == Replicated
 	j.seq = seq
 	if len(b.ends) == 1 {
 		j.wake.Signal()

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 )
 
 // image is the content of a journal's directory.
@@ -87,7 +89,7 @@ func smallJournal(t testing.TB) (cfg Config, im image, name string, ends []int64
 		t.Fatal(err)
 	}
 	cfg.FS = &faults{lazy: true}
-	return cfg, readImage(t, cfg.Dir), segmentName(1), ends
+	return cfg, readImage(t, cfg.Dir), sealed.SegmentName(1), ends
 }
 
 // TestTornWrite cuts the last group at every sector, in every way a disk may
@@ -96,7 +98,7 @@ func smallJournal(t testing.TB) (cfg Config, im image, name string, ends []int64
 func TestTornWrite(t *testing.T) {
 	cfg, im, name, ends := smallJournal(t)
 	first, last := ends[len(ends)-2], ends[len(ends)-1]
-	sectors := int((last - first) / sectorSize)
+	sectors := int((last - first) / sealed.SectorSize)
 	whole, err := countRaw(t, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -109,8 +111,8 @@ func TestTornWrite(t *testing.T) {
 		torn[name] = slices.Clone(im[name])
 		for s := range sectors {
 			if lost&(1<<s) != 0 {
-				at := first + int64(s)*sectorSize
-				clear(torn[name][at : at+sectorSize])
+				at := first + int64(s)*sealed.SectorSize
+				clear(torn[name][at : at+sealed.SectorSize])
 			}
 		}
 		torn.write(t, cfg.Dir)
@@ -157,7 +159,7 @@ func TestTornByteByByte(t *testing.T) {
 	}
 	defer f.Close()
 	for cut := ends[0]; cut < last; cut++ {
-		if allZero(im[name][cut:last]) {
+		if sealed.AllZero(im[name][cut:last]) {
 			continue // only padding would be cut
 		}
 		if _, err := f.WriteAt(make([]byte, last-cut), cut); err != nil {
@@ -167,8 +169,8 @@ func TestTornByteByByte(t *testing.T) {
 		if _, err := f.WriteAt(im[name][ends[0]:last], ends[0]); err != nil {
 			t.Fatal(err)
 		}
-		border := (cut + sectorSize - 1) / sectorSize * sectorSize
-		inside := !allZero(im[name][cut:border])
+		border := (cut + sealed.SectorSize - 1) / sealed.SectorSize * sealed.SectorSize
+		inside := !sealed.AllZero(im[name][cut:border]) && !sealed.AllZero(im[name][border-sealed.SectorSize:cut])
 		switch {
 		case err == nil && inside:
 			t.Fatalf("cut inside a sector at %d: %d of %d records without an error", cut, n, whole)
@@ -186,10 +188,10 @@ func TestTornByteByByte(t *testing.T) {
 func TestZeroedSyncedGroup(t *testing.T) {
 	cfg, im, name, ends := smallJournal(t)
 	for i := range len(ends) - 2 {
-		for at := ends[i]; at < ends[i+1]; at += sectorSize {
+		for at := ends[i]; at < ends[i+1]; at += sealed.SectorSize {
 			hurt := maps.Clone(im)
 			hurt[name] = slices.Clone(im[name])
-			clear(hurt[name][at : at+sectorSize])
+			clear(hurt[name][at : at+sealed.SectorSize])
 			hurt.write(t, cfg.Dir)
 			if n, err := countRaw(t, cfg); !errors.Is(err, ErrDamaged) {
 				t.Fatalf("sector at %d lost: %d records, %v", at, n, err)
@@ -216,7 +218,7 @@ func TestBitFlips(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	end := ends[len(ends)-1] + sectorSize
+	end := ends[len(ends)-1] + sealed.SectorSize
 	for at := int64(0); at < end; at++ {
 		bit := byte(1) << (at % 8)
 		b := []byte{im[name][at] ^ bit}
@@ -278,7 +280,7 @@ func TestDamagedSegments(t *testing.T) {
 		"empty":     func(im image, name string) { im[name] = nil },
 		"flip":      func(im image, name string) { im[name][100_000] ^= 1 },
 		"header":    func(im image, name string) { im[name][20] ^= 1 },
-		"zero tail": func(im image, name string) { clear(im[name][sectorSize*20:]) },
+		"zero tail": func(im image, name string) { clear(im[name][sealed.SectorSize*20:]) },
 		"swapped":   func(im image, name string) { im[name], im[names[1]] = im[names[1]], im[name] },
 	}
 	for what, hurt := range damage {
@@ -365,13 +367,13 @@ func TestNoncesAreNotRepeated(t *testing.T) {
 	cfg, im, name, ends := smallJournal(t)
 	at := ends[len(ends)-2]
 	torn := image{name: slices.Clone(im[name])}
-	clear(torn[name][at+sectorSize : ends[len(ends)-1]])
+	clear(torn[name][at+sealed.SectorSize : ends[len(ends)-1]])
 	torn.write(t, cfg.Dir)
 	j := mustOpen(t, cfg)
 	mustBegin(t, j)
 	j.Close()
 	now := readImage(t, cfg.Dir)[name]
-	incarnation := func(b []byte) string { return string(b[at+sectorHead+8 : at+sectorHead+16]) }
+	incarnation := func(b []byte) string { return string(b[at+24+8 : at+24+16]) }
 	if incarnation(now) == incarnation(im[name]) {
 		t.Fatal("the same incarnation after a cut")
 	}
@@ -387,7 +389,7 @@ func FuzzSegment(f *testing.F) {
 	}
 	f.Add(uint32(ends[0]), []byte{0})
 	f.Add(uint32(ends[1]), make([]byte, 600))
-	f.Add(uint32(0), valid[:sectorSize])
+	f.Add(uint32(0), valid[:sealed.SectorSize])
 	f.Fuzz(func(t *testing.T, at uint32, b []byte) {
 		cfg := testConfig(t)
 		cfg.FS = &faults{lazy: true}

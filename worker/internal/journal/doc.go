@@ -5,8 +5,13 @@
 //
 //   - A record acknowledged as Synced survives the death of the process, of the
 //     kernel and of the power supply; one acknowledged as Written survives the
-//     death of the process.
+//     death of the process; one acknowledged as Replicated is also in as many
+//     other copies as the Replicator's far end asks for, under the present epoch.
+//   - Whoever keeps copies gets every group, byte for byte, right after it was
+//     written; that never holds up the writer.
 //   - Sequence numbers have no gaps and no repetitions, over all restarts.
+//   - The records of a group are of one epoch, which stands outside the encryption
+//     and is bound into it.
 //   - Recovery cuts only what was never acknowledged as Synced. Everything else
 //     that is wrong (a changed bit, a missing or foreign segment, a head below
 //     the anchor) is ErrDamaged: the journal refuses to open and changes nothing.
@@ -38,10 +43,7 @@
 // # Files
 //
 // 0000000000000001.seg, named by the first sequence number, and spare-N, zeroed
-// and waiting to become a segment. format.go draws both. A group is what one
-// write puts down; it starts at a sector and every sector carries its own
-// checksum, its place in the group and the floor: the last record known to be
-// synced when it was written. So recovery can tell a power cut from damage: a
-// cut leaves whole sectors and zeros, and nothing behind it that claims a floor
-// at or above what is missing.
+// and waiting to become a segment. Package sealed draws their outer form, which is
+// all that keepers of copies see, and judges what a power cut leaves; seal.go and
+// record.go say what is inside.
 package journal

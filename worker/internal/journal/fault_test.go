@@ -129,7 +129,7 @@ var (
 	_ io.Closer = (*faultFile)(nil)
 )
 
-func isSegment(name string) bool { return strings.HasSuffix(name, segmentSuffix) }
+func isSegment(name string) bool { return strings.HasSuffix(name, ".seg") }
 
 // appendSome queues one record and waits for it.
 func appendSome(t *testing.T, j *Journal, kind Kind) error {
@@ -308,7 +308,7 @@ func TestRestartKeepsTheReserve(t *testing.T) {
 	for range 600 {
 		add(t, j, KindSettle, Written)
 	}
-	if names, _ := filepath.Glob(filepath.Join(cfg.Dir, "*"+segmentSuffix)); len(names) != 2 {
+	if names, _ := filepath.Glob(filepath.Join(cfg.Dir, "*"+".seg")); len(names) != 2 {
 		t.Fatalf("segments: %v", names)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/worker/control"
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 	"go.uber.org/zap"
 )
 
@@ -49,8 +51,18 @@ type Config struct {
 	AnchorSeq  uint64
 	AnchorHash [32]byte
 
+	Replicator Replicator // takes what is written to other copies; nil = none are kept
+
 	FS  FS          // nil = the real disk
 	Log *zap.Logger // nil = silent
+}
+
+// Replicator takes what the journal writes to those who keep copies of it. What
+// they have is told to Journal.Acked.
+type Replicator interface {
+	// Ship takes a piece in the order of writing. Its data is valid until Ship
+	// returns; Ship must not wait for anybody.
+	Ship(p control.Piece)
 }
 
 const (
@@ -66,7 +78,7 @@ func (c *Config) setDefaults() {
 	if c.SegmentBytes == 0 {
 		c.SegmentBytes = defaultSegment
 	}
-	c.SegmentBytes = max(c.SegmentBytes, minSegment) / sectorSize * sectorSize
+	c.SegmentBytes = min(max(c.SegmentBytes, minSegment), sealed.MaxSegment) / sealed.SectorSize * sealed.SectorSize
 	if c.MaxBytes == 0 {
 		c.MaxBytes = defaultQuota
 	}
@@ -117,6 +129,8 @@ type Journal struct {
 	closing    bool
 	segments   []segment // oldest first; the last one is being written
 	durable    position  // everything up to here is synced
+	acked      uint64    // enough copies hold everything up to here, said in this opening
+	unacked    []*batch  // synced, and somebody waits for Replicated; in order
 	checkpoint uint64    // newest checkpoint record, written or queued
 	retained   uint64    // first record that retention keeps
 
@@ -146,8 +160,8 @@ func Open(cfg Config) (*Journal, error) {
 	var random [8]byte
 	rand.Read(random[:])
 	j := &Journal{cfg: cfg, fs: cfg.FS, log: cfg.Log, keys: k, changed: make(chan struct{}),
-		incarnation: binary.BigEndian.Uint64(random[:]), fill: newBatch(nil)}
-	j.wake.L = &j.mu
+		incarnation: binary.BigEndian.Uint64(random[:])}
+	j.fill, j.wake.L = j.newBatch(nil), &j.mu
 	if err := j.recover(); err != nil {
 		return nil, errors.Join(err, j.closeFiles())
 	}
@@ -175,7 +189,7 @@ func (j *Journal) LastCheckpoint() uint64 {
 func (j *Journal) Oldest() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.segments[0].first
+	return j.segments[0].First
 }
 
 // Epoch is the epoch of the newest record, 0 if there is none.
@@ -222,8 +236,14 @@ func (j *Journal) changedLocked() {
 	j.changed = make(chan struct{})
 }
 
-// Sync makes every record appended so far durable.
-func (j *Journal) Sync(ctx context.Context) error {
+// Sync makes every record appended so far durable on this machine.
+func (j *Journal) Sync(ctx context.Context) error { return j.Flush(ctx, Synced) }
+
+// Flush returns when every record appended so far has reached the level.
+func (j *Journal) Flush(ctx context.Context, level Durability) error {
+	if level == Replicated && j.cfg.Replicator == nil {
+		level = Synced
+	}
 	j.mu.Lock()
 	if err := j.stateLocked(); err != nil {
 		j.mu.Unlock()
@@ -231,9 +251,11 @@ func (j *Journal) Sync(ctx context.Context) error {
 	}
 	b := j.fill
 	b.sync, b.asked = true, true
+	b.copied = b.copied || level == Replicated
+	seq := j.seq
 	j.wake.Signal()
 	j.mu.Unlock()
-	return Pending{b: b, level: Synced}.Wait(ctx)
+	return Pending{Seq: seq, b: b, level: level}.Wait(ctx)
 }
 
 // Close writes and syncs what was appended, stops the goroutines and closes the
@@ -250,6 +272,9 @@ func (j *Journal) Close() error {
 	j.wake.Signal()
 	j.mu.Unlock()
 	j.tasks.Wait()
+	j.mu.Lock()
+	j.giveUpLocked(ErrClosed)
+	j.mu.Unlock()
 	return errors.Join(j.poison, j.closeFiles())
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
+
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 )
 
 // within bounds how long a test may hang.
@@ -258,7 +260,7 @@ func TestContentIsSealed(t *testing.T) {
 		add(t, j, KindSettle, Synced)
 	}
 	j.Close()
-	raw, err := os.ReadFile(filepath.Join(cfg.Dir, segmentName(1)))
+	raw, err := os.ReadFile(filepath.Join(cfg.Dir, sealed.SegmentName(1)))
 	if err != nil {
 		t.Fatal(err)
 	}

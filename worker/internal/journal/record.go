@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 )
 
 // Kind says what a record is. 0 is invalid on purpose.
@@ -19,12 +20,13 @@ const (
 	KindRefuse     Kind = 'F' // the receipt of a request that was refused before any intent
 	KindUnknown    Kind = 'U' // the receipt of an intent whose outcome nobody knows
 	KindCheckpoint Kind = 'C' // the state so far: recovery starts here
+	KindSnapshot   Kind = 'K' // a part of the checkpoint that follows, for those who have not its file
 	KindRetention  Kind = 'R' // older segments are about to be deleted; written by the journal itself
 )
 
 func (k Kind) valid() bool {
 	switch k {
-	case KindEpoch, KindIntent, KindExtend, KindSettle, KindRefuse, KindUnknown, KindCheckpoint, KindRetention:
+	case KindEpoch, KindIntent, KindExtend, KindSettle, KindRefuse, KindUnknown, KindCheckpoint, KindSnapshot, KindRetention:
 		return true
 	}
 	return false
@@ -35,7 +37,7 @@ func (k Kind) IsReceipt() bool { return k == KindSettle || k == KindRefuse || k 
 
 // The longest data of a record in bytes.
 const (
-	MaxData      = 96 << 10 // KindCheckpoint and other kinds
+	MaxData      = 96 << 10 // KindCheckpoint, KindSnapshot and other kinds
 	MaxEntryData = 4160     // KindIntent, KindExtend, KindSettle, KindRefuse, KindUnknown: a receipt of the longest kind fits
 )
 
@@ -55,10 +57,10 @@ type Record struct {
 }
 
 // frameHead is the longest that a record's frame is beyond its data.
-const frameHead = 1 + binary.MaxVarintLen64 + 4
+const frameHead = 1 + 4
 
 // settleRoom is the disk space that every open intent reserves.
-const settleRoom = (groupHead + frameHead + MaxEntryData + sealOverhead + sectorRoom - 1) / sectorRoom * sectorSize
+const settleRoom = (sealed.HeadSize + frameHead + MaxEntryData + sealOverhead + sealed.SectorRoom - 1) / sealed.SectorRoom * sealed.SectorSize
 
 // stewardRoom is the disk space kept for the records of the journal and the
 // worker themselves: epochs, retention, a few unknown outcomes after a restart.
@@ -66,19 +68,19 @@ const stewardRoom = 4 * settleRoom
 
 var errFrame = errors.New("malformed record")
 
-// splitFrame takes the first record off a group's plain text.
+// splitFrame takes the first record off a group's plain text:
+//
+//	+------+------------+---------+
+//	| kind | length (4) | data    |
+//	+------+------------+---------+
 func splitFrame(b []byte) (r Record, rest []byte, err error) {
-	if len(b) < 1 || !Kind(b[0]).valid() {
+	if len(b) < frameHead || !Kind(b[0]).valid() {
 		return Record{}, nil, errFrame
 	}
-	epoch, n := binary.Uvarint(b[1:])
-	if n <= 0 || len(b) < 1+n+4 {
-		return Record{}, nil, errFrame
-	}
-	size := uint64(binary.BigEndian.Uint32(b[1+n:]))
-	data := b[1+n+4:]
+	size := uint64(binary.BigEndian.Uint32(b[1:]))
+	data := b[frameHead:]
 	if size > uint64(len(data)) || size > MaxData {
 		return Record{}, nil, errFrame
 	}
-	return Record{Kind: Kind(b[0]), Epoch: bulkhead.Epoch(epoch), Data: data[:size:size]}, data[size:], nil
+	return Record{Kind: Kind(b[0]), Data: data[:size:size]}, data[size:], nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 	"go.uber.org/zap"
 )
 
@@ -64,7 +65,7 @@ func (j *Journal) list() (names []uint64, err error) {
 		return nil, fmt.Errorf("list journal: %w", err)
 	}
 	for _, e := range entries {
-		if first, ok := parseSegmentName(e.Name()); ok {
+		if first, ok := sealed.ParseSegmentName(e.Name()); ok {
 			names = append(names, first)
 		} else if strings.HasPrefix(e.Name(), sparePrefix) {
 			if err := j.adopt(e.Name()); err != nil {
@@ -85,7 +86,7 @@ func (j *Journal) adopt(name string) error {
 		return err
 	}
 	size, err := f.Size()
-	if err != nil || size < minSegment || size%sectorSize != 0 {
+	if err != nil || size < minSegment || size%sealed.SectorSize != 0 {
 		return errors.Join(err, f.Close(), j.fs.Remove(path))
 	}
 	if n, err := strconv.Atoi(strings.TrimPrefix(name, sparePrefix)); err == nil {
@@ -113,12 +114,11 @@ func (j *Journal) createFirst() error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	j.writer = writer{f: f, seal: seal, size: size, oldest: 1, buf: make([]byte, sectorSize)}
-	h.put(j.writer.buf, j.keys.header)
+	j.writer = writer{f: f, header: h, seal: seal, size: size, oldest: 1, buf: h.Append(nil, j.keys.sign)}
 	if err := j.install(s, 1); err != nil {
-		return fmt.Errorf("begin segment %s: %w", segmentName(1), err)
+		return fmt.Errorf("begin segment %s: %w", sealed.SegmentName(1), err)
 	}
-	j.start(&reading{seg: segment{h}, end: position{off: sectorSize}, oldest: 1})
+	j.start(&reading{seg: segment{h}, end: position{off: sealed.SectorSize}, oldest: 1})
 	j.segments = []segment{{h}}
 	return nil
 }
@@ -128,10 +128,10 @@ type reading struct {
 	f          File
 	seg        segment
 	scan       *scanner
-	end        position // after the last valid group
-	garbage    int64    // end of what a power cut left behind it
-	unsynced   int64    // offset of the first group that no later one knew to be synced
-	epoch      uint64   // of the last record
+	end        position       // after the last valid group
+	garbage    int64          // end of what a power cut left behind it
+	unsynced   int64          // offset of the first group that no later one knew to be synced
+	epoch      bulkhead.Epoch // of the last record
 	checkpoint uint64
 	oldest     uint64
 	anchor     [32]byte // chain hash after AnchorSeq, if a group ends there
@@ -148,13 +148,13 @@ func (j *Journal) readNewest(first uint64) (*reading, error) {
 	j.writer.f = f // from here on closeFiles closes it
 	r := &reading{f: f, seg: seg, oldest: 1}
 	if err := j.readGroups(r); err != nil {
-		return nil, fmt.Errorf("segment %s: %w", segmentName(first), err)
+		return nil, fmt.Errorf("segment %s: %w", sealed.SegmentName(first), err)
 	}
 	return r, nil
 }
 
 func (j *Journal) readGroups(r *reading) error {
-	s, err := j.keys.scanner(r.f, &r.seg.header)
+	s, err := j.keys.scanner(r.f, &r.seg.Header)
 	if err != nil {
 		return err
 	}
@@ -163,16 +163,17 @@ func (j *Journal) readGroups(r *reading) error {
 		off  int64
 	}
 	var unsynced []place // groups that no later one knew to be synced
-	at := s.off
+	at := s.Offset()
 	for s.next() {
-		for len(unsynced) > 0 && unsynced[0].last <= s.group.floor {
+		g := s.Group()
+		for len(unsynced) > 0 && unsynced[0].last <= g.Floor {
 			unsynced = unsynced[1:]
 		}
-		unsynced = append(unsynced, place{s.group.last(), at})
-		at = s.off
-		r.checkpoint, r.oldest = s.group.checkpoint, s.group.oldest
+		unsynced = append(unsynced, place{g.Last, at})
+		at = s.Offset()
+		r.epoch, r.checkpoint, r.oldest = g.Epoch, g.Checkpoint, g.Oldest
 		r.noteAnchor(j.cfg.AnchorSeq, s)
-		err := s.records(s.group.first, func(rec Record) error { r.epoch = uint64(rec.Epoch); return nil })
+		err := s.records(g.First, func(Record) error { return nil })
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
@@ -180,24 +181,24 @@ func (j *Journal) readGroups(r *reading) error {
 	if s.err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, s.err)
 	}
-	if r.garbage, err = s.tail(); err != nil {
+	if r.garbage, err = s.Tail(); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if s.seq == r.seg.first && r.seg.first != 1 {
+	if s.Seq() == r.seg.First && r.seg.First != 1 {
 		return fmt.Errorf("%w: its first group, synced before it got its name, is missing", ErrDamaged)
 	}
-	r.unsynced = s.off
+	r.unsynced = s.Offset()
 	if len(unsynced) > 0 {
 		r.unsynced = unsynced[0].off
 	}
 	r.scan = s
-	r.end = position{seq: s.seq - 1, hash: s.chain, off: s.off}
+	r.end = position{seq: s.Seq() - 1, hash: s.Chain(), off: s.Offset()}
 	return nil
 }
 
 func (r *reading) noteAnchor(seq uint64, s *scanner) {
-	if seq != 0 && s.group.last() == seq {
-		r.anchor, r.anchored = s.chain, true
+	if seq != 0 && s.Group().Last == seq {
+		r.anchor, r.anchored = s.Chain(), true
 	}
 }
 
@@ -207,7 +208,7 @@ func (r *reading) noteAnchor(seq uint64, s *scanner) {
 func (j *Journal) checkSegments(names []uint64, r *reading) (leftovers []uint64, err error) {
 	keep := slices.Index(names, r.oldest)
 	if keep < 0 {
-		return nil, fmt.Errorf("%w: segment %s is missing", ErrDamaged, segmentName(r.oldest))
+		return nil, fmt.Errorf("%w: segment %s is missing", ErrDamaged, sealed.SegmentName(r.oldest))
 	}
 	for _, first := range names[keep : len(names)-1] {
 		f, seg, err := openSegment(j.fs, j.cfg.Dir, first, j.keys, false)
@@ -215,14 +216,14 @@ func (j *Journal) checkSegments(names []uint64, r *reading) (leftovers []uint64,
 			return nil, err
 		}
 		if err := f.Close(); err != nil {
-			return nil, fmt.Errorf("close segment %s: %w", segmentName(first), err)
+			return nil, fmt.Errorf("close segment %s: %w", sealed.SegmentName(first), err)
 		}
 		j.segments = append(j.segments, seg)
 	}
 	j.segments = append(j.segments, r.seg)
 	for i := 1; i < len(j.segments); i++ {
-		if seg := j.segments[i]; seg.prevFirst != j.segments[i-1].first {
-			return nil, fmt.Errorf("%w: segment %s is missing before %s", ErrDamaged, segmentName(seg.prevFirst), segmentName(seg.first))
+		if seg := j.segments[i]; seg.PrevFirst != j.segments[i-1].First {
+			return nil, fmt.Errorf("%w: segment %s is missing before %s", ErrDamaged, sealed.SegmentName(seg.PrevFirst), sealed.SegmentName(seg.First))
 		}
 	}
 	return names[:keep], nil
@@ -237,7 +238,7 @@ func (j *Journal) checkAnchor(r *reading) error {
 	if seq > r.end.seq {
 		return fmt.Errorf("%w: ends at record %d, but %d is known to exist", ErrDamaged, r.end.seq, seq)
 	}
-	if j.cfg.AnchorHash == [32]byte{} || seq < j.segments[0].first-1 {
+	if j.cfg.AnchorHash == [32]byte{} || seq < j.segments[0].First-1 {
 		return nil
 	}
 	if !r.anchored {
@@ -254,14 +255,14 @@ func (j *Journal) checkAnchor(r *reading) error {
 // findAnchor looks for the anchor in the headers and the older segments.
 func (j *Journal) findAnchor(r *reading, seq uint64) error {
 	for i, seg := range j.segments {
-		if seg.first-1 == seq {
-			r.anchor, r.anchored = seg.chain, true
+		if seg.First-1 == seq {
+			r.anchor, r.anchored = seg.Chain, true
 			return nil
 		}
-		if i+1 == len(j.segments) || j.segments[i+1].first <= seq {
+		if i+1 == len(j.segments) || j.segments[i+1].First <= seq {
 			continue
 		}
-		c := j.Cursor(seg.first)
+		c := j.Cursor(seg.First)
 		defer c.Close()
 		return c.advance(j.segments[i:], seq, func(s *scanner) error {
 			r.noteAnchor(seq, s)
@@ -270,6 +271,9 @@ func (j *Journal) findAnchor(r *reading, seq uint64) error {
 	}
 	return nil
 }
+
+// rewrite is how much is written again at once.
+const rewrite = 128 << 10
 
 // repair makes what was found durable and takes it over.
 func (j *Journal) repair(r *reading) error {
@@ -280,8 +284,8 @@ func (j *Journal) repair(r *reading) error {
 			return fmt.Errorf("cut the journal's tail: %w", err)
 		}
 	}
-	for at := r.unsynced; at < r.end.off; at += window {
-		b := make([]byte, min(window, r.end.off-at))
+	for at := r.unsynced; at < r.end.off; at += rewrite {
+		b := make([]byte, min(rewrite, r.end.off-at))
 		if _, err := r.f.ReadAt(b, at); err != nil {
 			return fmt.Errorf("read the journal's last groups: %w", err)
 		}
@@ -292,7 +296,7 @@ func (j *Journal) repair(r *reading) error {
 	if err := r.f.Datasync(); err != nil {
 		return fmt.Errorf("sync journal: %w", err)
 	}
-	j.writer = writer{f: r.f, seal: r.scan.seal, size: r.seg.size}
+	j.writer = writer{f: r.f, header: r.seg.Header, seal: r.scan.seal, size: r.seg.Size}
 	j.start(r)
 	return nil
 }
@@ -302,16 +306,16 @@ func (j *Journal) start(r *reading) {
 	w := &j.writer
 	w.at, w.synced, w.checkpoint, w.oldest = r.end, r.end.seq, r.checkpoint, r.oldest
 	j.seq, j.durable = r.end.seq, r.end
-	j.epoch = bulkhead.Epoch(r.epoch)
+	j.epoch, w.epoch = r.epoch, r.epoch
 	j.checkpoint, j.retained = r.checkpoint, r.oldest
-	j.room = r.seg.size - r.end.off
+	j.room = r.seg.Size - r.end.off
 }
 
 // remove deletes segments whose end was decided before.
 func (j *Journal) remove(firsts []uint64) error {
 	for _, first := range firsts {
-		if err := j.fs.Remove(filepath.Join(j.cfg.Dir, segmentName(first))); err != nil {
-			return fmt.Errorf("remove segment %s: %w", segmentName(first), err)
+		if err := j.fs.Remove(filepath.Join(j.cfg.Dir, sealed.SegmentName(first))); err != nil {
+			return fmt.Errorf("remove segment %s: %w", sealed.SegmentName(first), err)
 		}
 	}
 	if len(firsts) == 0 {

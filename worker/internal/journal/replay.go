@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 )
 
 // Replay calls fn for every durable record from sequence number from on, in
@@ -21,6 +23,7 @@ func (j *Journal) Replay(from uint64, fn func(Record) error) error {
 // not safe for concurrent use.
 type Cursor struct {
 	j    *Journal
+	safe bool     // confirmed records only
 	seq  uint64   // of the next record for the caller
 	f    File     // of the segment that scan reads, nil between segments
 	scan *scanner // at or before seq
@@ -52,9 +55,12 @@ func (c *Cursor) Read(fn func(Record) error) error {
 	defer j.files.RUnlock()
 	j.mu.Lock()
 	segments, upTo := slices.Clone(j.segments), j.durable.seq
+	if c.safe {
+		upTo = j.confirmedLocked()
+	}
 	j.mu.Unlock()
 	c.err = c.advance(segments, upTo, func(s *scanner) error {
-		if s.group.last() < c.seq {
+		if s.Group().Last < c.seq {
 			return nil
 		}
 		return s.records(c.seq, func(r Record) error {
@@ -77,15 +83,15 @@ type callerError struct{ error }
 
 // advance calls fn for the groups up to record upTo, from the segment of seq on.
 func (c *Cursor) advance(segments []segment, upTo uint64, fn func(*scanner) error) error {
-	c.seq = max(c.seq, segments[0].first)
+	c.seq = max(c.seq, segments[0].First)
 	next := c.seq
 	if c.scan != nil {
-		next = c.scan.seq
-		c.scan.r.forget()
+		next = c.scan.Seq()
+		c.scan.Forget()
 	}
 	for next <= upTo {
 		i := len(segments) - 1
-		for i > 0 && segments[i].first > next {
+		for i > 0 && segments[i].First > next {
 			i--
 		}
 		if err := c.read(segments[i:], upTo, fn); err != nil {
@@ -93,25 +99,25 @@ func (c *Cursor) advance(segments []segment, upTo uint64, fn func(*scanner) erro
 			if errors.As(err, &own) {
 				return err
 			}
-			return fmt.Errorf("read segment %s: %w", segmentName(segments[i].first), err)
+			return fmt.Errorf("read segment %s: %w", sealed.SegmentName(segments[i].First), err)
 		}
-		next = c.scan.seq
+		next = c.scan.Seq()
 	}
 	return nil
 }
 
 // read reads from segments[0], up to its end or record upTo.
 func (c *Cursor) read(segments []segment, upTo uint64, fn func(*scanner) error) error {
-	if err := c.enter(segments[0].first); err != nil {
+	if err := c.enter(segments[0].First); err != nil {
 		return err
 	}
 	s := c.scan
 	last := len(segments) == 1
-	s.end = segments[0].size
+	s.Limit(segments[0].Size)
 	if !last {
-		s.end = min(s.end, segments[1].prevEnd)
+		s.Limit(segments[1].PrevEnd)
 	}
-	for s.seq <= upTo && s.next() {
+	for s.Seq() <= upTo && s.next() {
 		if err := fn(s); err != nil {
 			return wrapFrame(err)
 		}
@@ -119,13 +125,13 @@ func (c *Cursor) read(segments []segment, upTo uint64, fn func(*scanner) error) 
 	switch {
 	case s.err != nil:
 		return fmt.Errorf("%w: %w", ErrDamaged, s.err)
-	case s.seq > upTo && (last || s.seq < segments[1].first):
+	case s.Seq() > upTo && (last || s.Seq() < segments[1].First):
 		return nil
 	case last:
-		return fmt.Errorf("%w: ends before record %d, want %d", ErrDamaged, s.seq, upTo)
-	case s.off != segments[1].prevEnd || s.seq != segments[1].first || s.chain != segments[1].chain:
+		return fmt.Errorf("%w: ends before record %d, want %d", ErrDamaged, s.Seq(), upTo)
+	case s.Offset() != segments[1].PrevEnd || s.Seq() != segments[1].First || s.Chain() != segments[1].Chain:
 		return fmt.Errorf("%w: ends before record %d and is not what segment %s continues",
-			ErrDamaged, s.seq, segmentName(segments[1].first))
+			ErrDamaged, s.Seq(), sealed.SegmentName(segments[1].First))
 	}
 	return nil
 }
@@ -149,7 +155,7 @@ func (c *Cursor) enter(first uint64) error {
 	if err != nil {
 		return err
 	}
-	if c.scan, err = c.j.keys.scanner(f, &seg.header); err != nil {
+	if c.scan, err = c.j.keys.scanner(f, &seg.Header); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	c.f = f

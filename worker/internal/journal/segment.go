@@ -5,29 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
-	"strings"
+
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 )
 
-const (
-	segmentSuffix = ".seg"
-	sparePrefix   = "spare-"
-)
-
-func segmentName(first uint64) string { return fmt.Sprintf("%016x%s", first, segmentSuffix) }
-
-func parseSegmentName(name string) (first uint64, ok bool) {
-	hex, ok := strings.CutSuffix(name, segmentSuffix)
-	if !ok || len(hex) != 16 {
-		return 0, false
-	}
-	first, err := strconv.ParseUint(hex, 16, 64)
-	return first, err == nil && segmentName(first) == name
-}
+const sparePrefix = "spare-"
 
 // segment is a file of the journal by its header.
 type segment struct {
-	header
+	sealed.Header
 }
 
 // spare is a zero-filled, synced file that will become a segment.
@@ -52,7 +38,7 @@ func zero(f File, from, to int64, check bool) error {
 	for at := from; at < to; at += zeroChunk {
 		n := min(zeroChunk, to-at)
 		if check {
-			if _, err := f.ReadAt(have[:n], at); err == nil && allZero(have[:n]) {
+			if _, err := f.ReadAt(have[:n], at); err == nil && sealed.AllZero(have[:n]) {
 				continue
 			}
 		}
@@ -85,15 +71,15 @@ func create(fs FS, dir, name string, size int64) (f File, err error) {
 }
 
 // newHeader draws the salt of a new segment.
-func newHeader(size int64, first, prevFirst uint64, prevEnd int64, chain [32]byte) header {
-	h := header{size: size, first: first, prevFirst: prevFirst, prevEnd: prevEnd, chain: chain}
-	rand.Read(h.salt[:])
+func newHeader(size int64, first, prevFirst uint64, prevEnd int64, chain [32]byte) sealed.Header {
+	h := sealed.Header{Size: size, First: first, PrevFirst: prevFirst, PrevEnd: prevEnd, Chain: chain}
+	rand.Read(h.Salt[:])
 	return h
 }
 
 // openSegment opens a segment file and authenticates its header.
 func openSegment(fs FS, dir string, first uint64, k *keys, write bool) (File, segment, error) {
-	name := segmentName(first)
+	name := sealed.SegmentName(first)
 	f, err := fs.Open(filepath.Join(dir, name), write)
 	if err != nil {
 		return nil, segment{}, fmt.Errorf("open segment %s: %w", name, err)
@@ -111,19 +97,19 @@ func readSegment(f File, first uint64, k *keys) (segment, error) {
 	if err != nil {
 		return segment{}, err
 	}
-	b := make([]byte, sectorSize)
-	if size < sectorSize {
+	b := make([]byte, sealed.SectorSize)
+	if size < sealed.SectorSize {
 		return segment{}, fmt.Errorf("%w: file of %d bytes", ErrDamaged, size)
 	}
 	if _, err := f.ReadAt(b, 0); err != nil {
 		return segment{}, err
 	}
-	h, err := getHeader(b, k.header)
+	h, err := k.openHeader(b)
 	switch {
 	case err != nil:
 		return segment{}, fmt.Errorf("%w (or another key): %w", ErrDamaged, err)
-	case h.first != first || h.size != size:
-		return segment{}, fmt.Errorf("%w: header says record %d, %d bytes", ErrDamaged, h.first, h.size)
+	case h.First != first || h.Size != size:
+		return segment{}, fmt.Errorf("%w: header says record %d, %d bytes", ErrDamaged, h.First, h.Size)
 	}
 	return segment{h}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 	"go.uber.org/zap"
 )
 
@@ -25,7 +26,7 @@ const lostAtEnd = settleRoom
 func (j *Journal) availableLocked() int64 {
 	n := j.room - j.queued
 	for _, s := range j.spares {
-		n += s.size - sectorSize - lostAtEnd
+		n += s.size - sealed.SectorSize - lostAtEnd
 	}
 	return n
 }
@@ -38,7 +39,7 @@ func (j *Journal) neededLocked(kind Kind) int64 {
 	switch kind {
 	case KindIntent, KindExtend, KindRefuse:
 		return reserved + 2*settleRoom + stewardRoom // itself, its settlement
-	case KindCheckpoint:
+	case KindCheckpoint, KindSnapshot:
 		return reserved + stewardRoom + 2*j.longest
 	case KindEpoch, KindRetention:
 		return reserved + settleRoom
@@ -87,7 +88,7 @@ func (j *Journal) admitLocked(kind Kind) error {
 // sizeLocked is the space that all files take.
 func (j *Journal) sizeLocked() (n int64) {
 	for _, s := range j.segments {
-		n += s.size
+		n += s.Size
 	}
 	for _, s := range j.spares {
 		n += s.size
@@ -101,7 +102,7 @@ func (j *Journal) sizeLocked() (n int64) {
 // wantLocked reports whether another segment should be prepared now: the
 // current one is half full, or what is open reserves most of the space.
 func (j *Journal) wantLocked() bool {
-	half := j.segments[len(j.segments)-1].size / 2
+	half := j.segments[len(j.segments)-1].Size / 2
 	return len(j.spares) == 0 && j.room-j.queued < half ||
 		j.availableLocked() < j.neededLocked(KindIntent)*3/2
 }
@@ -192,11 +193,11 @@ func (j *Journal) notReady(err error) error {
 // nextSizeLocked is the size of the next spare: segments grow, and the last one
 // before the quota may be smaller.
 func (j *Journal) nextSizeLocked() (int64, error) {
-	last := j.segments[len(j.segments)-1].size
+	last := j.segments[len(j.segments)-1].Size
 	if n := len(j.spares); n > 0 {
 		last = j.spares[n-1].size
 	}
-	left := (j.cfg.MaxBytes - j.sizeLocked()) / sectorSize * sectorSize
+	left := (j.cfg.MaxBytes - j.sizeLocked()) / sealed.SectorSize * sealed.SectorSize
 	size := min(max(last*growth, minSegment), j.cfg.SegmentBytes, left)
 	if size < minSegment {
 		return 0, fmt.Errorf("%w: quota of %d bytes is used up", ErrLowSpace, j.cfg.MaxBytes)

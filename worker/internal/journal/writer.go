@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 	"go.uber.org/zap"
 )
 
@@ -15,14 +17,16 @@ const keepBuffer = 512 << 10
 // writer is the state of the one goroutine that writes.
 type writer struct {
 	f          File
+	header     sealed.Header
 	seal       *sealer
 	at         position // end of what was written
 	size       int64    // of the file
 	synced     uint64   // floor: durable up to here
 	dirty      bool     // written since the last sync
 	pace       pace
-	checkpoint uint64 // newest checkpoint record written
-	oldest     uint64 // first record that retention keeps, as written
+	epoch      bulkhead.Epoch // of the newest record written
+	checkpoint uint64         // newest checkpoint record written
+	oldest     uint64         // first record that retention keeps, as written
 	buf        []byte
 	scratch    []byte
 }
@@ -92,7 +96,7 @@ func (j *Journal) take() *batch {
 	if n := len(j.free); n > 0 {
 		buf, j.free = j.free[n-1], j.free[:n-1]
 	}
-	j.fill = newBatch(buf)
+	j.fill = j.newBatch(buf)
 	return b
 }
 
@@ -104,6 +108,7 @@ func (j *Journal) writeBatch(b *batch) error {
 		}
 		done += n
 	}
+	b.last = j.writer.at.seq
 	b.finish(Written, nil)
 	if b.sync {
 		if err := j.syncFile(); err != nil {
@@ -113,6 +118,9 @@ func (j *Journal) writeBatch(b *batch) error {
 	j.settle(b)
 	if b.sync {
 		b.finish(Synced, nil)
+	}
+	if b.copied {
+		j.confirm(b)
 	}
 	return nil
 }
@@ -149,6 +157,7 @@ func (j *Journal) writeGroup(b *batch, from int) (n int, err error) {
 	if _, err := w.f.WriteAt(w.buf, w.at.off); err != nil {
 		return 0, fmt.Errorf("write record %d: %w", b.first+uint64(from), err)
 	}
+	j.ship(w.at.off, w.buf)
 	w.at.off += int64(len(w.buf))
 	w.dirty = true
 	return n, nil
@@ -162,6 +171,11 @@ func (b *batch) fit(from int, room int64) int {
 		start = b.ends[from-1]
 	}
 	n := len(b.ends)
+	for _, m := range b.marks {
+		if m.epoch != 0 && m.index > from { // a group is of one epoch
+			n = min(n, m.index)
+		}
+	}
 	for n > from && (n > from+1 && b.ends[n-1]-start > maxGroup || bytesFor(b.ends[n-1]-start) > room) {
 		n--
 	}
@@ -179,12 +193,14 @@ func (w *writer) frame(dst []byte, b *batch, from, n int, incarnation uint64) {
 		if m.index >= from && m.index < from+n {
 			w.checkpoint = max(w.checkpoint, m.checkpoint)
 			w.oldest = max(w.oldest, m.oldest)
+			w.epoch = max(w.epoch, m.epoch)
 		}
 	}
-	g := group{first: b.first + uint64(from), floor: w.synced, count: uint32(n),
-		incarnation: incarnation, checkpoint: w.checkpoint, oldest: w.oldest}
+	first := b.first + uint64(from)
+	g := sealed.Group{First: first, Last: first + uint64(n) - 1, Floor: w.synced, Epoch: w.epoch,
+		Incarnation: incarnation, Checkpoint: w.checkpoint, Oldest: w.oldest}
 	w.buf, w.scratch = w.seal.seal(dst, w.scratch, g, b.plain[start:b.ends[from+n-1]], &w.at.hash)
-	w.at.seq = g.last()
+	w.at.seq = g.Last
 }
 
 // writeSegment writes a group as the first of the next segment. The segment
@@ -206,15 +222,14 @@ func (j *Journal) writeSegment(b *batch, from int) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	n = b.fit(from, s.size-sectorSize)
+	n = b.fit(from, s.size-sealed.SectorSize)
 	old := w.f
-	w.f, w.seal, w.size = s.f, seal, s.size
-	head := append(w.buf[:0], make([]byte, sectorSize)...)
-	h.put(head, j.keys.header)
-	w.frame(head, b, from, n, j.incarnation)
+	w.f, w.header, w.seal, w.size = s.f, h, seal, s.size
+	w.frame(h.Append(w.buf[:0], j.keys.sign), b, from, n, j.incarnation)
 	if err := j.install(s, first); err != nil {
-		return 0, errors.Join(fmt.Errorf("begin segment %s: %w", segmentName(first), err), old.Close())
+		return 0, errors.Join(fmt.Errorf("begin segment %s: %w", sealed.SegmentName(first), err), old.Close())
 	}
+	j.ship(0, w.buf)
 	w.at.off = int64(len(w.buf))
 	w.synced = w.at.seq
 	j.mu.Lock()
@@ -236,7 +251,7 @@ func (j *Journal) install(s *spare, first uint64) error {
 		return err
 	}
 	dir := j.cfg.Dir
-	if err := j.fs.Rename(filepath.Join(dir, s.name), filepath.Join(dir, segmentName(first))); err != nil {
+	if err := j.fs.Rename(filepath.Join(dir, s.name), filepath.Join(dir, sealed.SegmentName(first))); err != nil {
 		return err
 	}
 	return j.fs.SyncDir(dir)
@@ -257,7 +272,7 @@ func (j *Journal) takeSpare() (*spare, error) {
 	}
 	s := j.spares[0]
 	j.spares = j.spares[1:]
-	j.room = s.size - sectorSize
+	j.room = s.size - sealed.SectorSize
 	return s, nil
 }
 
@@ -282,10 +297,12 @@ func (j *Journal) fail(b *batch, cause error) {
 	j.log.Error("journal is poisoned", zap.Error(cause))
 	for _, b := range [...]*batch{b, j.fill} {
 		if b != nil {
-			b.finish(Written, j.poison)
-			b.finish(Synced, j.poison)
+			for level := range Durability(levels) {
+				b.finish(level, j.poison)
+			}
 		}
 	}
-	j.fill = newBatch(nil)
+	j.giveUpLocked(j.poison)
+	j.fill = j.newBatch(nil)
 	j.changedLocked()
 }

@@ -63,6 +63,7 @@ type Reservation struct {
 	PerOutput int64  // tokens granted to each answer: the ceiling to send upstream when Clamped
 	Clamped   bool   // less than was wanted
 	Bounded   bool   // a limit of tokens or money is in force: the provider must not go beyond Output
+	Counted   bool   // a limit of requests, tokens or money is in force
 	Cost      bulkhead.Money
 
 	// Guarded by the limiter's mutex.

@@ -91,6 +91,11 @@ func (c *ceilings) bounds() bool {
 	return c.priced() || c.tokensPerMinute != none || c.day.tokens != none || c.month.tokens != none
 }
 
+// counts reports whether a limit of anything but concurrency is in force.
+func (c *ceilings) counts() bool {
+	return c.bounds() || c.perMinute != none || c.day.requests != none || c.month.requests != none
+}
+
 // level counts one scope. Everything is counted whether or not a ceiling is in
 // force, so that a new one holds for what was used before it.
 type level struct {

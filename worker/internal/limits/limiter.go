@@ -175,6 +175,7 @@ func (l *Limiter) admit(a *Ask, output int64, levels [4]*level) *Reservation {
 	}
 	for _, lv := range levels {
 		r.Bounded = r.Bounded || lv.lim.bounds()
+		r.Counted = r.Counted || lv.lim.counts()
 	}
 	l.nextID++
 	l.hold(r, levels)

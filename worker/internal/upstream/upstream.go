@@ -3,9 +3,10 @@
 //
 // It guarantees: no redirect is followed, no proxy is used, no header is sent
 // that the adapter or this package did not set, TLS is verified end to end
-// against the roots the worker was given, and an error says whether a byte of
-// the request can have reached the provider. It keeps idle connections per
-// provider; it does not retry (the caller decides, with the books in mind).
+// against the roots the worker was given, nothing is written without the lease,
+// and an error says whether a byte of the request can have reached the provider.
+// It keeps idle connections per provider; it does not retry (the caller decides,
+// with the books in mind).
 package upstream
 
 import (
@@ -35,6 +36,11 @@ type Dialer interface {
 	Dial(ctx context.Context, provider string) (net.Conn, error)
 }
 
+// Lease says whether this node may serve now. The error is what clients are told.
+type Lease interface {
+	Check() error
+}
+
 // NotSentError wraps an error that happened before the first byte of a request
 // was written: the provider cannot have charged.
 type NotSentError struct{ Err error }
@@ -52,6 +58,7 @@ func NotSent(err error) bool {
 // Pool keeps one transport per provider. It is safe for concurrent use.
 type Pool struct {
 	dialer Dialer
+	lease  Lease
 	roots  *x509.CertPool
 
 	mu         sync.Mutex
@@ -65,17 +72,20 @@ type transport struct {
 }
 
 // New makes a pool. Without roots no provider that uses https is trusted.
-func New(d Dialer, roots *x509.CertPool) *Pool {
+func New(d Dialer, lease Lease, roots *x509.CertPool) *Pool {
 	if roots == nil {
 		roots = x509.NewCertPool() // nil would mean the host's
 	}
-	return &Pool{dialer: d, roots: roots, transports: map[string]*transport{}}
+	return &Pool{dialer: d, lease: lease, roots: roots, transports: map[string]*transport{}}
 }
 
 // Send writes one request to p and returns the answer once its head is there;
 // the caller closes the body. The context ends the whole exchange. id names the
 // attempt to the provider, so that its outcome can be looked up there.
 func (pl *Pool) Send(ctx context.Context, p *control.Provider, info provider.Info, r *provider.Request, id string) (*http.Response, error) {
+	if err := pl.lease.Check(); err != nil {
+		return nil, &NotSentError{err}
+	}
 	t, err := pl.transport(p)
 	if err != nil {
 		return nil, &NotSentError{err}
@@ -92,15 +102,15 @@ func (pl *Pool) Send(ctx context.Context, p *control.Provider, info provider.Inf
 	}
 	// A request is sent again, on another connection, only when nothing of it was
 	// written, so what counts is whether the last try got a connection.
-	var connected atomic.Bool
+	var try atomic.Pointer[try]
 	resp, err := t.rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { connected.Store(false) },
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GetConn: func(string) { try.Store(nil) },
+		GotConn: func(i httptrace.GotConnInfo) { try.Store(begin(i.Conn)) },
 	})))
-	switch {
-	case err == nil:
+	if err == nil {
 		return resp, nil
-	case !connected.Load() && !NotSent(err):
+	}
+	if last := try.Load(); !NotSent(err) && (last == nil || last.refused()) {
 		err = &NotSentError{err}
 	}
 	return nil, fmt.Errorf("call provider %s: %w", p.Name, err)
@@ -145,7 +155,7 @@ func (pl *Pool) newTransport(name string) *http.Transport {
 			if err != nil {
 				return nil, &NotSentError{err}
 			}
-			return c, nil
+			return &leased{Conn: c, lease: pl.lease}, nil
 		},
 		TLSClientConfig:        &tls.Config{RootCAs: pl.roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,

@@ -42,6 +42,11 @@ func serve(t *testing.T, h http.HandlerFunc) *dialer {
 	return &dialer{address: s.Listener.Addr().String()}
 }
 
+// alone is the lease of a node without a cluster.
+type alone struct{}
+
+func (alone) Check() error { return nil }
+
 func main() *control.Provider {
 	return &control.Provider{Name: "main", BaseURL: "http://provider.example/v1/", Credential: "sk-1"}
 }
@@ -73,7 +78,7 @@ func TestRequest(t *testing.T) {
 		body, _ = io.ReadAll(r.Body)
 		io.WriteString(w, "ok")
 	})
-	pool := New(d, nil)
+	pool := New(d, alone{}, nil)
 	defer pool.Close()
 	resp, err := pool.Send(t.Context(), main(), bearer(), ask(), "req_1-1")
 	if err != nil {
@@ -109,7 +114,7 @@ func TestRedirectsAreAnswers(t *testing.T) {
 			w.Header().Set("Location", "/elsewhere")
 			w.WriteHeader(status)
 		})
-		pool := New(d, nil)
+		pool := New(d, alone{}, nil)
 		resp, err := pool.Send(t.Context(), main(), bearer(), ask(), "id")
 		if err != nil {
 			t.Fatal(err)
@@ -125,7 +130,7 @@ func TestRedirectsAreAnswers(t *testing.T) {
 // TestConnectionsAreReused while the provider stays, and only then.
 func TestConnectionsAreReused(t *testing.T) {
 	d := serve(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
-	pool := New(d, nil)
+	pool := New(d, alone{}, nil)
 	defer pool.Close()
 	send := func(p *control.Provider) {
 		t.Helper()
@@ -198,7 +203,7 @@ func TestNotSent(t *testing.T) {
 		{"cut after the request", d, main(), cut, t.Context(), false},
 		{"silent", d, main(), ask(), short, false},
 	} {
-		pool := New(c.d, nil)
+		pool := New(c.d, alone{}, nil)
 		resp, err := pool.Send(c.ctx, c.p, bearer(), c.r, "id")
 		if err == nil {
 			resp.Body.Close()
@@ -218,7 +223,7 @@ func TestNotSent(t *testing.T) {
 func TestStaleConnection(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
 	d := &dialer{address: up.Listener.Addr().String()}
-	pool := New(d, nil)
+	pool := New(d, alone{}, nil)
 	defer pool.Close()
 	for i := range 2 {
 		resp, err := pool.Send(t.Context(), main(), bearer(), ask(), "id")
@@ -257,7 +262,7 @@ func TestTLS(t *testing.T) {
 		{"unknown authority", x509.NewCertPool(), "example.com", false},
 		{"no roots at all", nil, "example.com", false},
 	} {
-		pool := New(&dialer{address: up.Listener.Addr().String()}, c.roots)
+		pool := New(&dialer{address: up.Listener.Addr().String()}, alone{}, c.roots)
 		p := main()
 		p.BaseURL = "https://" + c.host + "/v1"
 		resp, err := pool.Send(t.Context(), p, bearer(), ask(), "id")
@@ -274,7 +279,7 @@ func TestTLS(t *testing.T) {
 		}
 		pool.Close()
 	}
-	if pool := New(&dialer{}, nil); pool.roots == nil {
+	if pool := New(&dialer{}, alone{}, nil); pool.roots == nil {
 		t.Error("no roots means the host's")
 	}
 }
@@ -283,7 +288,7 @@ var errDial = errors.New("dial")
 
 // TestCause: what went wrong stays readable.
 func TestCause(t *testing.T) {
-	pool := New(&dialer{err: errDial}, nil)
+	pool := New(&dialer{err: errDial}, alone{}, nil)
 	defer pool.Close()
 	if _, err := pool.Send(t.Context(), main(), bearer(), ask(), "id"); !errors.Is(err, errDial) || !strings.Contains(err.Error(), "main") {
 		t.Errorf("%v", err)

@@ -41,8 +41,19 @@ type Fixture struct {
 	Workers   *Workers
 }
 
-// New starts the API; it ends with the test.
+// New starts the API of a node that is alone; it ends with the test.
 func New(t testing.TB, log *zap.Logger) *Fixture {
+	t.Helper()
+	return start(t, log, nil)
+}
+
+// NewMember starts the API of a member of the fleet.
+func NewMember(t testing.TB, log *zap.Logger, fleet *Fleet) *Fixture {
+	t.Helper()
+	return start(t, log, fleet)
+}
+
+func start(t testing.TB, log *zap.Logger, fleet *Fleet) *Fixture {
 	t.Helper()
 	box, err := seal.New("test", []byte("0123456789abcdef0123456789abcdef"))
 	if err != nil {
@@ -54,10 +65,14 @@ func New(t testing.TB, log *zap.Logger) *Fixture {
 	}
 	c := &Cluster{state: state.New(), now: time.Now()}
 	f := &Fixture{Cluster: c, Box: box, PluginDir: t.TempDir(), Workers: newWorkers(t)}
-	f.API, err = admin.New(admin.Config{
+	cfg := admin.Config{
 		Token: token, Node: "n1", Version: "test", PluginDir: f.PluginDir,
 		Cluster: c, Effects: c, Vault: box, Workers: f.Workers, Usage: billing.NewLedger(c), Log: log,
-	})
+	}
+	if fleet != nil {
+		cfg.Fleet, cfg.Everywhere, cfg.Snapshots = fleet, fleet, fleet
+	}
+	f.API, err = admin.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,6 +108,7 @@ type Status struct {
 	Reason  string `json:"reason,omitempty" doc:"why it is not healthy"`
 	Index   uint64 `json:"index" doc:"last applied command"`
 	Tenants int    `json:"tenants"`
+	Digest  string `json:"digest,omitempty" doc:"SHA-256 of the applied state: the same on every node at the same index"`
 }
 
 // LogLine is one request in a tenant's log.
@@ -135,4 +136,5 @@ type LogLine struct {
 	LatencyMS    int64              `json:"latency_ms"`
 	QueueMS      int64              `json:"queue_ms"`
 	StartedAt    time.Time          `json:"started_at"`
+	Epoch        bulkhead.Epoch     `json:"epoch" doc:"generation of the tenant's assignment that settled it"`
 }

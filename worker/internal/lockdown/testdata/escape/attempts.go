@@ -13,6 +13,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/bulkhead-ai/bulkhead/worker/control"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,6 +79,9 @@ func attempts() map[string]func(params) error {
 		"big-file":          bigFile,
 		"many-descriptors":  manyDescriptors,
 		"descriptors":       descriptors,
+		"lease-write":       func(params) error { _, err := unix.Pwrite(control.FDLease, make([]byte, 8), 0); return err },
+		"lease-map":         mapLease,
+		"lease-reopen":      reopenLease,
 		"retarget":          func(params) error { return withPassed(retarget) },
 		"passed-listen":     func(params) error { return withPassed(func(fd int) error { return unix.Listen(fd, 1) }) },
 		"passed-fastopen":   func(params) error { return withPassed(fastOpen) },
@@ -501,4 +505,24 @@ func useData(params) error {
 		}
 	}
 	return nil
+}
+
+// mapLease gives itself a lease that never ends.
+func mapLease(params) error {
+	m, err := unix.Mmap(control.FDLease, 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	m[0] = 1
+	return nil
+}
+
+// reopenLease opens the page anew, for writing.
+func reopenLease(params) error {
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(control.FDLease), unix.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Pwrite(fd, make([]byte, 8), 0)
+	return err
 }

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
+
+	"go.uber.org/zap"
+)
+
+// serviceSnapshot takes a snapshot to the leader, the only one that can restore
+// it: the file, the end of it, and back what became of it.
+const serviceSnapshot = "snapshot"
+
+// backups is admin.Snapshots on a member: a file holds everything that was
+// acknowledged by any node, and any node takes one back.
+type backups struct{ n *Node }
+
+func (n *Node) snapshots() admin.Snapshots {
+	if n.member == nil {
+		return n.cluster
+	}
+	return &backups{n}
+}
+
+// SaveSnapshot implements admin.Snapshots.
+func (b *backups) SaveSnapshot(ctx context.Context, w io.Writer) error {
+	if err := b.n.cluster.WaitApplied(ctx, b.n.member.steward.Status(ctx).Index); err != nil {
+		return err
+	}
+	return b.n.cluster.SaveSnapshot(ctx, w)
+}
+
+// RestoreSnapshot implements admin.Snapshots.
+func (b *backups) RestoreSnapshot(ctx context.Context, r io.Reader) error {
+	leader, self := b.n.cluster.Leader()
+	switch {
+	case self:
+		return b.n.cluster.RestoreSnapshot(ctx, r)
+	case leader == "":
+		return bulkhead.E(bulkhead.Unavailable, "no_leader", "The cluster has no leader now. Try again.")
+	}
+	conn, err := b.n.member.transport.Open(ctx, leader, serviceSnapshot)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if _, err := io.Copy(conn, r); err != nil {
+		return fmt.Errorf("send the snapshot to %s: %w", leader, err)
+	}
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		err = half.CloseWrite()
+	}
+	var v verdict
+	if err == nil {
+		err = json.NewDecoder(io.LimitReader(conn, 64<<10)).Decode(&v)
+	}
+	if err != nil {
+		return bulkhead.E(bulkhead.Unavailable, "restore_unknown", "It is not known whether the snapshot was restored. Look at the cluster before trying again.").With(err)
+	}
+	if v.Code != "" {
+		return bulkhead.E(v.Kind, v.Code, v.Message)
+	}
+	return nil
+}
+
+// verdict is a refusal on its way back; without a code it is none.
+type verdict struct {
+	Kind    bulkhead.Kind `json:"kind"`
+	Code    string        `json:"code"`
+	Message string        `json:"message"`
+}
+
+// takeSnapshot is the leader's side.
+func (n *Node) takeSnapshot(ctx context.Context, peer string, conn net.Conn) {
+	defer conn.Close()
+	n.log.Warn("a snapshot is restored", zap.String("through", peer))
+	var v verdict
+	if err := n.cluster.RestoreSnapshot(ctx, conn); err != nil {
+		n.log.Error("restore snapshot", zap.Error(err))
+		v = verdict{bulkhead.Unavailable, "restore_unknown", "It is not known whether the snapshot was restored."}
+		var refused *bulkhead.Error
+		if errors.As(err, &refused) {
+			v = verdict{refused.Kind, refused.Code, refused.Message}
+		}
+	}
+	if err := json.NewEncoder(conn).Encode(v); err != nil {
+		n.log.Warn("answer who restored a snapshot", zap.Error(err))
+	}
+}
