@@ -186,6 +186,31 @@ func TestInitialVoters(t *testing.T) {
 	}
 }
 
+// TestLacking counts voters that are missing, whether somebody can take their
+// place or not; a node that is down still has its copy.
+func TestLacking(t *testing.T) {
+	all := replicas("n1", "n2", "n3")
+	for _, c := range []struct {
+		name   string
+		nodes  func(n []Node) []Node
+		voters []command.Replica
+		want   int
+	}{
+		{"whole", func(n []Node) []Node { return n }, all, 0},
+		{"a node is down", func(n []Node) []Node { n[2].Alive = false; return n }, all, 0},
+		{"a wiped disk", func(n []Node) []Node { n[2].Receiver = "new"; return n }, all, 1},
+		{"a small cluster", func(n []Node) []Node { return n[:2] }, all, 0},
+		{"the cluster has grown", func(n []Node) []Node { return n }, replicas("n1", "n2"), 1},
+		{"one that drains", func(n []Node) []Node { n[2].Draining = true; return n }, replicas("n1"), 1},
+		{"no journal yet", func(n []Node) []Node { return n }, nil, 0},
+	} {
+		f := Facts{Nodes: c.nodes(three()), Tenants: []Tenant{{ID: "acme", Voters: c.voters}, {ID: "new"}}}
+		if got := Lacking(f); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
 func TestRepairs(t *testing.T) {
 	all := replicas("n1", "n2", "n3")
 	for _, c := range []struct {

@@ -103,6 +103,30 @@ func TestWindowIsBounded(t *testing.T) {
 	}
 }
 
+// TestRewound counts restores of older states alone, whatever was applied since.
+func TestRewound(t *testing.T) {
+	m := newMachine(t)
+	m.must(team("acme"))
+	older := snapshotOf(t, m.st)
+	m.must(begin())
+	put := func(file []byte, want uint64) {
+		t.Helper()
+		if err := m.st.Restore(bytes.NewReader(file)); err != nil {
+			t.Fatal(err)
+		}
+		m.must(begin())
+		if got := m.st.View().Rewound(); got != want {
+			t.Errorf("%d times, want %d", got, want)
+		}
+	}
+	put(snapshotOf(t, m.st), 0) // the same
+	put(older, 1)
+	put(older, 2)
+	if restored(t, m.st).View().Rewound() != 0 {
+		t.Error("a state that was read at the start of a node counts")
+	}
+}
+
 func TestChangesTellWhatMoved(t *testing.T) {
 	m := newMachine(t)
 	m.must(team("acme"))

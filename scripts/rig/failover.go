@@ -19,10 +19,9 @@ const aftermath = 500 * time.Millisecond
 // tenant of another.
 type loss struct {
 	again      time.Duration // until an answer to a request sent after the death
-	failed     int           // requests of the tenant, those under way included
+	failed     troubles      // of the tenant, requests under way at its death included
 	before     spell         // of the neighbour
 	meanwhile  spell         // of the neighbour
-	neighbours int           // requests of it that failed, before or meanwhile
 }
 
 // The tenants of the failovers: one that goes where it is sent, and one of each
@@ -46,9 +45,13 @@ func (f *fleet) failovers(b *bench) (failed int, err error) {
 	for _, k := range []struct {
 		name string
 		pick func(*fleet) (*seat, error)
-	}{{"a follower that owns the tenant", (*fleet).underFollower}, {"the leader that owns the tenant", (*fleet).underLeader}} {
+		n    int
+	}{
+		{"a follower that owns the tenant", (*fleet).underFollower, b.rounds(8, 2)},
+		{"the leader that owns the tenant", (*fleet).underLeader, b.rounds(8, 1)},
+	} {
 		var losses []loss
-		for range b.rounds(8, 3) {
+		for range k.n {
 			victim, err := k.pick(f)
 			if err != nil {
 				return failed, err
@@ -66,7 +69,7 @@ func (f *fleet) failovers(b *bench) (failed int, err error) {
 	return failed, nil
 }
 
-// rounds of a measurement, to range over.
+// rounds is how often something is measured.
 func (b *bench) rounds(long, short int) int {
 	if b.short {
 		return short
@@ -77,18 +80,22 @@ func (b *bench) rounds(long, short int) int {
 func printLosses(name string, losses []loss) (failed int) {
 	var again []time.Duration
 	var longest, before, ratios []float64
-	lost := 0
+	var lost, near troubles
 	for _, l := range losses {
 		again = append(again, l.again)
-		lost += l.failed
-		failed += l.neighbours
+		lost.add(l.failed)
+		near.add(l.before.failed)
+		near.add(l.meanwhile.failed)
 		long, p99 := quantile(l.meanwhile.waits, 1), quantile(l.before.waits, 0.99)
 		longest, before, ratios = append(longest, long), append(before, p99), append(ratios, long/p99)
 	}
 	slices.Sort(again)
-	fmt.Printf("%-34s %3d %8.0f %8.0f %8d | %9.2f %8.2f %7.2f %9d\n", name, len(losses), quantile(again, 0.5), quantile(again, 1), lost,
-		slices.Max(longest), middle(before), middle(ratios), failed)
-	return failed
+	fmt.Printf("%-34s %3d %8.0f %8.0f %8d | %9.2f %8.2f %7.2f %9d\n", name, len(losses), quantile(again, 0.5), quantile(again, 1), lost.sum(),
+		slices.Max(longest), middle(before), middle(ratios), near.sum())
+	if lost.sum()+near.sum() > 0 {
+		fmt.Printf("  failed: of the tenant %v, of the neighbour %v\n", lost, near)
+	}
+	return near.sum()
 }
 
 // middle of some figures.
@@ -159,7 +166,7 @@ func (f *fleet) lose(b *bench, victim *seat) (l loss, err error) {
 // warmUp is how long a watch goes on before what it is for.
 func (b *bench) warmUp() time.Duration {
 	if b.short {
-		return 1200 * time.Millisecond
+		return time.Second
 	}
 	return 4 * time.Second
 }
@@ -175,7 +182,6 @@ func (l *loss) count(lost, near *watch, from, killed, end time.Time) error {
 		return err
 	}
 	l.before, l.meanwhile = between(all, from, killed), between(all, killed, end)
-	l.neighbours = l.before.failed + l.meanwhile.failed
 	if len(l.before.waits) == 0 || len(l.meanwhile.waits) == 0 {
 		return errors.New("the neighbour was not answered once")
 	}
@@ -200,8 +206,8 @@ func (f *fleet) planned(b *bench) error {
 func (f *fleet) drains(b *bench) error {
 	var longest []time.Duration
 	var usual []float64
-	failed := 0
-	for range b.rounds(8, 2) {
+	var failed troubles
+	for range b.rounds(8, 1) {
 		from, err := f.owner(roaming)
 		if err != nil {
 			return err
@@ -224,14 +230,15 @@ func (f *fleet) drains(b *bench) error {
 			return err
 		}
 		during := between(all, began, end)
-		longest, failed = append(longest, time.Duration(quantile(during.waits, 1)*float64(time.Millisecond))), failed+during.failed
+		longest = append(longest, time.Duration(quantile(during.waits, 1)*float64(time.Millisecond)))
+		failed.add(during.failed)
 		usual = append(usual, quantile(between(all, time.Time{}, began).waits, 0.5))
 		if err := f.order("drain", from.id, "--off"); err != nil {
 			return err
 		}
 	}
 	slices.Sort(longest)
-	fmt.Printf("%-34s %3d %8.2f %8.2f %8d %8.2f\n", "drain: a request of a tenant", len(longest), quantile(longest, 0.5), quantile(longest, 1), failed, middle(usual))
+	fmt.Printf("%-34s %3d %8.2f %8.2f %8d %8.2f\n", "drain: a request of a tenant", len(longest), quantile(longest, 0.5), quantile(longest, 1), failed.sum(), middle(usual))
 	return nil
 }
 
@@ -242,7 +249,7 @@ func (f *fleet) transfers(b *bench) error {
 	var longest []time.Duration
 	time.Sleep(b.warmUp())
 	usual := quantile(w.take().waits, 0.5)
-	failed := 0
+	var failed troubles
 	for range b.rounds(8, 3) {
 		w.take()
 		if err := f.order("transfer"); err != nil {
@@ -250,12 +257,12 @@ func (f *fleet) transfers(b *bench) error {
 		}
 		time.Sleep(aftermath)
 		during := w.take()
-		failed += during.failed
+		failed.add(during.failed)
 		longest = append(longest, time.Duration(quantile(during.waits, 1)*float64(time.Millisecond)))
 		time.Sleep(aftermath)
 	}
 	slices.Sort(longest)
-	fmt.Printf("%-34s %3d %8.2f %8.2f %8d %8.2f\n", "leadership: an admin write", len(longest), quantile(longest, 0.5), quantile(longest, 1), failed, usual)
+	fmt.Printf("%-34s %3d %8.2f %8.2f %8d %8.2f\n", "leadership: an admin write", len(longest), quantile(longest, 0.5), quantile(longest, 1), failed.sum(), usual)
 	return nil
 }
 
@@ -288,7 +295,7 @@ func (w *writer) note(took time.Duration, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
-		w.now.failed++
+		w.now.failed.add(troubles{err.Error(): 1})
 	}
 	w.now.waits = append(w.now.waits, took)
 }

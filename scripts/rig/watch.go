@@ -86,43 +86,49 @@ func (w *watch) await(since time.Time) (time.Duration, error) {
 			}
 		}
 		if time.Since(since) > fleetPatience {
-			return 0, fmt.Errorf("the tenant is not served after %s: %s", fleetPatience, troubles(all))
+			return 0, fmt.Errorf("the tenant is not served after %s: %v", fleetPatience, between(all, since, time.Now()).failed)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// troubles counts what went wrong.
-func troubles(all []seen) string {
-	counts := map[string]int{}
-	for _, s := range all {
-		if !s.ok {
-			counts[s.err]++
-		}
-	}
-	return fmt.Sprint(counts)
-}
-
 // spell is what a watch saw in a span of time.
 type spell struct {
 	waits  []time.Duration // sorted, of those answered whole
-	failed int
-	faults string
+	failed troubles
+}
+
+// troubles counts requests by what went wrong.
+type troubles map[string]int
+
+func (t troubles) sum() (n int) {
+	for _, c := range t {
+		n += c
+	}
+	return n
+}
+
+func (t *troubles) add(more troubles) {
+	if *t == nil {
+		*t = troubles{}
+	}
+	for what, c := range more {
+		(*t)[what] += c
+	}
 }
 
 // between sums up the requests that were under way after from and sent before to.
-func between(all []seen, from, to time.Time) (sp spell) {
-	var bad []seen
+func between(all []seen, from, to time.Time) spell {
+	sp := spell{failed: troubles{}}
 	for _, s := range all {
 		switch {
 		case !s.end().After(from) || !s.at.Before(to):
 		case s.ok:
 			sp.waits = append(sp.waits, s.took)
 		default:
-			bad = append(bad, s)
+			sp.failed[s.err]++
 		}
 	}
-	sp.failed, sp.faults = len(bad), troubles(bad)
 	slices.Sort(sp.waits)
 	return sp
 }

@@ -16,6 +16,7 @@ import (
 // one works on all at once, and one that was revoked through one is dead on all
 // before the command returns.
 func TestAnyNodeServes(t *testing.T) {
+	t.Parallel()
 	f, up := startFleet(t, 3, ""), startUpstream(t)
 	k := f.nodes[0].tenant("bank", "{}", up)
 	for _, n := range f.nodes {
@@ -43,6 +44,7 @@ func TestAnyNodeServes(t *testing.T) {
 // served by another one, the others notice nothing, and every answer that a
 // client received whole is on the bill exactly once.
 func TestNodeDies(t *testing.T) {
+	t.Parallel()
 	f, up := startFleet(t, 3, ""), startUpstream(t)
 	k := f.nodes[0].tenant("bank", "{}", up)
 	f.nodes[0].chat(200, k.Key, chat("x"))
@@ -116,6 +118,7 @@ func (f *fleet) reconcile(tenant string, tr *traffic) {
 // TestRollingRestart: drain, stop, start, one node after the other, under load:
 // not one request fails.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	f, up := startFleet(t, 3, ""), startUpstream(t)
 	k := f.nodes[0].tenant("bank", "{}", up)
 	f.nodes[0].chat(200, k.Key, chat("x"))
@@ -153,6 +156,7 @@ func (n *node) memberID() string {
 // TestLimitAcrossNodes: requests through all nodes at once against one limit:
 // never one more, and never fewer than fit, also when the owner dies half-way.
 func TestLimitAcrossNodes(t *testing.T) {
+	t.Parallel()
 	f, up := startFleet(t, 3, ""), startUpstream(t)
 	k := f.nodes[0].tenant("bank", "{daily: {requests: 60}}", up)
 	f.nodes[0].chat(200, k.Key, chat("x"))
@@ -181,6 +185,7 @@ func TestLimitAcrossNodes(t *testing.T) {
 // TestFrozenNode: a whole node stops for longer than its lease and comes back:
 // no upstream call and no record of the old epoch.
 func TestFrozenNode(t *testing.T) {
+	t.Parallel()
 	f, up := startFleet(t, 3, ""), startUpstream(t)
 	k := f.nodes[0].tenant("bank", "{}", up)
 	f.nodes[0].chat(200, k.Key, chat("x"))
@@ -210,6 +215,7 @@ func TestFrozenNode(t *testing.T) {
 // TestEmptyMachine: a node's disk is gone for good; an empty machine takes its
 // place, and then another node may die.
 func TestEmptyMachine(t *testing.T) {
+	t.Parallel()
 	f, up := startFleet(t, 3, ""), startUpstream(t)
 	k := f.nodes[0].tenant("bank", "{}", up)
 	tr := flow(f.nodes[:1], 2, k.Key, chat("x"))
@@ -249,6 +255,7 @@ func (n *node) replicas() int {
 // TestYesterdaysImage: a node whose disk was put back to an earlier state says
 // so, does not come up, and does no harm.
 func TestYesterdaysImage(t *testing.T) {
+	t.Parallel()
 	f, up := startFleet(t, 3, ""), startUpstream(t)
 	k := f.nodes[0].tenant("bank", "{}", up)
 	f.nodes[0].chat(200, k.Key, chat("x"))

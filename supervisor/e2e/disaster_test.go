@@ -254,7 +254,7 @@ func TestSnapshotThroughAnyNode(t *testing.T) {
 			want string
 		}{
 			{"flipped", flipped, "damaged"}, {"cut", good[:len(good)/2], "damaged"}, {"empty", nil, "damaged"},
-			{"longer", append(bytes.Clone(good), 0), "damaged"}, {"foreign", other, "another cluster"},
+			{"junk", make([]byte, 16<<20), "damaged"}, {"longer", append(bytes.Clone(good), 0), "damaged"}, {"foreign", other, "another cluster"},
 		} {
 			if a := n.restore(c.file); a.status < 400 || a.status >= 500 || !strings.Contains(a.body, c.want) {
 				t.Errorf("%s through %s: %s", c.name, n.memberID(), a)

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 
 	"go.uber.org/zap"
 )
@@ -19,7 +21,8 @@ import (
 const serviceSnapshot = "snapshot"
 
 // backups is admin.Snapshots on a member: a file holds everything that was
-// acknowledged by any node, and any node takes one back.
+// acknowledged by any node, as long as somebody leads, and any node takes one
+// back.
 type backups struct{ n *Node }
 
 func (n *Node) snapshots() admin.Snapshots {
@@ -31,7 +34,11 @@ func (n *Node) snapshots() admin.Snapshots {
 
 // SaveSnapshot implements admin.Snapshots.
 func (b *backups) SaveSnapshot(ctx context.Context, w io.Writer) error {
-	if err := b.n.cluster.WaitApplied(ctx, b.n.member.steward.Status(ctx).Index); err != nil {
+	st := b.n.member.steward.Status(ctx)
+	if !slices.ContainsFunc(st.Nodes, func(n wire.NodeStatus) bool { return n.Alive }) { // better than none
+		b.n.log.Warn("nobody leads the cluster: the backup holds what this node knows", zap.Uint64("index", st.Index))
+	}
+	if err := b.n.cluster.WaitApplied(ctx, st.Index); err != nil {
 		return err
 	}
 	return b.n.cluster.SaveSnapshot(ctx, w)
@@ -53,23 +60,33 @@ func (b *backups) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	if _, err := io.Copy(conn, r); err != nil {
-		return fmt.Errorf("send the snapshot to %s: %w", leader, err)
-	}
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		err = half.CloseWrite()
-	}
-	var v verdict
-	if err == nil {
-		err = json.NewDecoder(io.LimitReader(conn, 64<<10)).Decode(&v)
-	}
-	if err != nil {
+	sent := make(chan error, 1)
+	go func() { sent <- send(conn, r) }()
+	var v verdict // may come before all was sent: of what is no snapshot the leader does not read the rest
+	err = json.NewDecoder(io.LimitReader(conn, 64<<10)).Decode(&v)
+	conn.Close()
+	if sendErr := <-sent; err != nil {
+		err = errors.Join(sendErr, err)
 		return bulkhead.E(bulkhead.Unavailable, "restore_unknown", "It is not known whether the snapshot was restored. Look at the cluster before trying again.").With(err)
 	}
 	if v.Code != "" {
 		return bulkhead.E(v.Kind, v.Code, v.Message)
 	}
 	return nil
+}
+
+// send sends a file and its end. What was cut off does not look like a whole one.
+func send(conn net.Conn, file io.Reader) error {
+	if _, err := io.Copy(conn, file); err != nil {
+		conn.Close()
+		return fmt.Errorf("send the snapshot: %w", err)
+	}
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		conn.Close()
+		return fmt.Errorf("internal error: %T cannot be closed half", conn)
+	}
+	return half.CloseWrite()
 }
 
 // verdict is a refusal on its way back; without a code it is none.
