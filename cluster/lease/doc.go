@@ -34,7 +34,7 @@ const (
 	TTL = 3 * time.Second
 	// Margin is how much longer the leader waits, on its clock, after it heard
 	// the request. It covers the error of both clocks and ConfirmFor.
-	Margin = time.Second
+	Margin = 650 * time.Millisecond
 	// ConfirmFor is how long a leader may grant after a majority confirmed it.
 	ConfirmFor = 500 * time.Millisecond
 

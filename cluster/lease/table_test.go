@@ -8,6 +8,9 @@ import (
 
 const s = time.Second
 
+// term is when a node is gone that was not heard again.
+const term = TTL + Margin
+
 func TestNewLeaderGivesEverybodyAFullTerm(t *testing.T) {
 	tab := NewTable()
 	nodes := []string{"n1", "n2", "n3"}
@@ -29,17 +32,17 @@ func TestNewLeaderGivesEverybodyAFullTerm(t *testing.T) {
 		at   time.Duration
 		want []string
 	}{
-		{104*s - 1, nil},
-		{104 * s, []string{"n2", "n3"}},
-		{104*s + ConfirmFor - 2, []string{"n2", "n3"}},
-		{104*s + ConfirmFor, nodes},
+		{100*s + term - 1, nil},
+		{100*s + term, []string{"n2", "n3"}},
+		{100*s + term + ConfirmFor - 2, []string{"n2", "n3"}},
+		{100*s + term + ConfirmFor, nodes},
 	} {
 		if got := tab.Expired(c.at, nodes); !slices.Equal(got, c.want) {
 			t.Errorf("gone at %v: %v, want %v", c.at, got, c.want)
 		}
 	}
 	tab.Reset(105 * s)
-	if got := tab.Expired(109*s-1, nodes); got != nil {
+	if got := tab.Expired(105*s+term-1, nodes); got != nil {
 		t.Errorf("gone within the second term: %v", got)
 	}
 	tab.Stop()
@@ -98,7 +101,7 @@ func TestRenewalsOutOfOrderDoNotShorten(t *testing.T) {
 	tab.Confirm(10 * s)
 	tab.Renewed("n1", "b", 10*s+100*time.Millisecond)
 	tab.Renewed("n1", "b", 10*s)
-	if at, _ := tab.GoneAt("n1"); at != 14*s+100*time.Millisecond {
+	if at, _ := tab.GoneAt("n1"); at != 10*s+term+100*time.Millisecond {
 		t.Errorf("gone at %v", at)
 	}
 }

@@ -91,9 +91,15 @@ func (b *book) distrust(err error) error {
 	return errors.Join(err, b.shut()) // opened again, all of it is read
 }
 
-// vow makes a promise durable.
+// vow makes a promise durable. Where there is no room for it the old one stands,
+// because the file is replaced as a whole.
 func (b *book) vow(p promise) error {
-	if err := p.save(b.k.meta, b.tenant); err != nil {
+	err := p.save(b.k.meta, b.tenant)
+	if full := roomError(err); errors.Is(full, ErrLowSpace) {
+		b.trouble = full
+		return full
+	}
+	if err != nil {
 		return b.spoil(err)
 	}
 	b.promise = p

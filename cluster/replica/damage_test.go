@@ -372,3 +372,31 @@ func TestLockExcludes(t *testing.T) {
 	must(t, dirs[0].Close())
 	must(t, dirs[1].Lock())
 }
+
+// TestNoRoomForAPromise: a promise that finds the disk full is refused, and
+// nothing else: as soon as there is room the copy counts again.
+func TestNoRoomForAPromise(t *testing.T) {
+	r := newRig(t, 3)
+	o, err := r.own(0, OwnerConfig{})
+	must(t, err)
+	must(t, o.catchUp("n1"))
+	must(t, o.catchUp("n2"))
+	n := r.nodes[2]
+	n.faults.failSmall(syscall.ENOSPC)
+	_, err = r.own(0, OwnerConfig{})
+	must(t, err)
+	low := func() bool {
+		return slices.ContainsFunc(n.k.Copies(), func(c CopyStatus) bool { return errors.Is(c.Err, ErrLowSpace) })
+	}
+	for end := time.Now().Add(time.Minute); !low() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if !low() {
+		t.Fatal("the full disk is not reported")
+	}
+	n.faults.failSmall(nil)
+	r.nodes[1].stop()
+	o, err = r.own(0, OwnerConfig{})
+	must(t, err)
+	must(t, o.catchUp("n2"))
+	r.sameFiles(0, 2)
+}

@@ -13,6 +13,7 @@ type faultDisk struct {
 	mu        sync.Mutex
 	sync      error // of segments
 	allocate  error
+	small     error // of writes to anything else, promises for instance
 	datasyncs int // of segments, also failed ones
 }
 
@@ -20,6 +21,12 @@ func (d *faultDisk) fail(sync, allocate error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sync, d.allocate = sync, allocate
+}
+
+func (d *faultDisk) failSmall(write error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.small = write
 }
 
 func (d *faultDisk) OpenDir(path string, create bool) (Dir, error) {
@@ -67,6 +74,16 @@ func (f faultFile) Allocate(size int64) error {
 		return err
 	}
 	return f.File.Allocate(size)
+}
+
+func (f faultFile) WriteAt(b []byte, off int64) (int, error) {
+	f.d.mu.Lock()
+	err := f.d.small
+	f.d.mu.Unlock()
+	if err != nil && !f.segment {
+		return 0, err
+	}
+	return f.File.WriteAt(b, off)
 }
 
 func (f faultFile) Datasync() error {

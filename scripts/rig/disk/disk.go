@@ -88,12 +88,33 @@ func (d *Disk) Wipe() error {
 }
 
 // Remount takes the disk off and on again, as a reboot does: the journal of a
-// file system that was stopped is replayed.
+// file system that was stopped is replayed. As long as a dying process has the
+// disk in a namespace of its own, the kernel gives the stopped one again, so what
+// was mounted is tried.
 func (d *Disk) Remount() error {
-	if err := d.Unmount(); err != nil {
+	var err error
+	for range 200 {
+		if err = d.Unmount(); err == nil {
+			err = d.mount()
+		}
+		if err != nil {
+			return err
+		}
+		if err = d.probe(); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("remount %s: %w", d.dir, err)
+}
+
+// probe writes a file and removes it.
+func (d *Disk) probe() error {
+	f, err := os.CreateTemp(d.dir, ".probe-")
+	if err != nil {
 		return err
 	}
-	return d.mount()
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // Cut copies the disk as it is at one instant to the file: what a power cut then

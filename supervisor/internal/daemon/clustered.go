@@ -190,7 +190,6 @@ func (m *membership) serveRaft(node *cluster.Node) {
 		}
 		return struct{}{}, node.TransferLeadershipTo(ctx, to)
 	})
-	m.transport.HandleStream(serviceReplica, m.keeper.HandleStream)
 }
 
 // openSteward makes the node's part in the cluster: leader's loop, lease and
@@ -254,9 +253,6 @@ func (n *Node) fence(ctx context.Context, tenant bulkhead.TenantID, epoch bulkhe
 		case <-ctx.Done():
 			return fmt.Errorf("wait for epoch %d of %s: %w", epoch, tenant, ctx.Err())
 		}
-	}
-	if n.manager == nil {
-		return errors.New("the node is starting")
 	}
 	if err := n.manager.Fence(ctx, tenant, epoch); err != nil {
 		return err

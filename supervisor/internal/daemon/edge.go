@@ -39,6 +39,7 @@ func (n *Node) serveOthers() {
 		n.router.Register(n.member.transport)
 		n.plugins.Register(n.member.transport)
 		n.member.transport.HandleStream(serviceSnapshot, n.takeSnapshot)
+		n.member.transport.HandleStream(serviceReplica, n.member.keeper.HandleStream)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 
@@ -44,8 +45,21 @@ func (b *backups) SaveSnapshot(ctx context.Context, w io.Writer) error {
 	return b.n.cluster.SaveSnapshot(ctx, w)
 }
 
-// RestoreSnapshot implements admin.Snapshots.
+// RestoreSnapshot implements admin.Snapshots. On return this node has the restored
+// state, and whoever has applied its index has it too.
 func (b *backups) RestoreSnapshot(ctx context.Context, r io.Reader) error {
+	if err := b.restore(ctx, r); err != nil {
+		return err
+	}
+	// The restored state's index is an old one. A command on top of it has one that
+	// nobody reaches without it.
+	if _, err := b.n.cluster.Propose(ctx, &command.MarkNodes{}); err != nil {
+		return bulkhead.E(bulkhead.Unavailable, "restore_unconfirmed", "The snapshot is restored, but this node has not seen it yet.").With(err)
+	}
+	return nil
+}
+
+func (b *backups) restore(ctx context.Context, r io.Reader) error {
 	leader, self := b.n.cluster.Leader()
 	switch {
 	case self:
