@@ -14,7 +14,7 @@ type faultDisk struct {
 	sync      error // of segments
 	allocate  error
 	small     error // of writes to anything else, promises for instance
-	datasyncs int // of segments, also failed ones
+	datasyncs int   // of segments, also failed ones
 }
 
 func (d *faultDisk) fail(sync, allocate error) {

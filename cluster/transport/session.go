@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -137,17 +136,16 @@ func (s *session) alive() bool {
 	}
 }
 
-// openStream begins a stream for a service.
+// openStream begins a stream for a service, which the peer learns with the first
+// write or read.
 func (s *session) openStream(service string) (*stream, error) {
 	m, err := s.mux.OpenStream()
 	if err != nil {
 		return nil, fmt.Errorf("open a stream: %w", err)
 	}
 	c := &stream{s: s, mux: m, verdictDue: true, ended: func() {}}
+	c.hold(appendPreface(nil, service))
 	s.register(c)
-	if _, err := c.Write(appendPreface(nil, service)); err != nil {
-		return nil, errors.Join(fmt.Errorf("open a stream: %w", err), c.Close())
-	}
 	return c, nil
 }
 
@@ -155,7 +153,7 @@ func (s *session) openStream(service string) (*stream, error) {
 func (s *session) serve(ctx context.Context, m *yamux.Stream) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &stream{s: s, mux: m, ended: cancel}
+	c := &stream{s: s, mux: m, ended: cancel, taken: true}
 	defer func() { _ = c.Close() }()
 	if s.register(c) {
 		c.stopByPeer()
@@ -183,10 +181,7 @@ func (s *session) serve(ctx context.Context, m *yamux.Stream) {
 		_, _ = c.Write([]byte{streamUnknown})
 		return
 	}
-	// Who has closed the stream already may still have sent something.
-	if _, err := c.Write([]byte{streamAccepted}); err != nil && !errors.Is(err, ErrPeerClosed) {
-		return
-	}
+	c.hold([]byte{streamAccepted})
 	h(ctx, s.peer, c)
 }
 
@@ -222,6 +217,9 @@ func (s *session) stop(c *stream) {
 // room.
 func (s *session) sendStops() {
 	c, err := s.openStream(stopService)
+	if err == nil {
+		_, err = c.begin(nil)
+	}
 	for err == nil {
 		select {
 		case <-s.mux.CloseChan():

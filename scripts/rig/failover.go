@@ -18,10 +18,10 @@ const aftermath = 500 * time.Millisecond
 // loss is what one node's death meant for a tenant of that node and for a
 // tenant of another.
 type loss struct {
-	again      time.Duration // until an answer to a request sent after the death
-	failed     troubles      // of the tenant, requests under way at its death included
-	before     spell         // of the neighbour
-	meanwhile  spell         // of the neighbour
+	again     time.Duration // until an answer to a request sent after the death
+	failed    troubles      // of the tenant, requests under way at its death included
+	before    spell         // of the neighbour
+	meanwhile spell         // of the neighbour
 }
 
 // The tenants of the failovers: one that goes where it is sent, and one of each
