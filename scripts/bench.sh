@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The benchmark beside the programs in bin/: scripts/bench.sh [-short] [-check].
-# -short takes under three minutes, without it about a quarter of an hour; -check
-# fails when the victim of a noisy neighbour had any error, and never on a time.
+# -short takes a few minutes, without it about 25; -check fails when the victim of
+# a noisy neighbour or the neighbour of a lost node had any error, and never on a
+# time. scripts/rig.sh fleet [-short] [-check] is the part about the cluster alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec scripts/rig.sh bench "$@"

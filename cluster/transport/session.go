@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -136,16 +137,17 @@ func (s *session) alive() bool {
 	}
 }
 
-// openStream begins a stream for a service, which the peer learns with the first
-// write or read.
+// openStream begins a stream for a service.
 func (s *session) openStream(service string) (*stream, error) {
 	m, err := s.mux.OpenStream()
 	if err != nil {
 		return nil, fmt.Errorf("open a stream: %w", err)
 	}
 	c := &stream{s: s, mux: m, verdictDue: true, ended: func() {}}
-	c.hold(appendPreface(nil, service))
 	s.register(c)
+	if _, err := c.Write(appendPreface(nil, service)); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a stream: %w", err), c.Close())
+	}
 	return c, nil
 }
 
@@ -153,7 +155,7 @@ func (s *session) openStream(service string) (*stream, error) {
 func (s *session) serve(ctx context.Context, m *yamux.Stream) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &stream{s: s, mux: m, ended: cancel, taken: true}
+	c := &stream{s: s, mux: m, ended: cancel}
 	defer func() { _ = c.Close() }()
 	if s.register(c) {
 		c.stopByPeer()
@@ -181,7 +183,10 @@ func (s *session) serve(ctx context.Context, m *yamux.Stream) {
 		_, _ = c.Write([]byte{streamUnknown})
 		return
 	}
-	c.hold([]byte{streamAccepted})
+	// Who has closed the stream already may still have sent something.
+	if _, err := c.Write([]byte{streamAccepted}); err != nil && !errors.Is(err, ErrPeerClosed) {
+		return
+	}
 	h(ctx, s.peer, c)
 }
 
@@ -217,9 +222,6 @@ func (s *session) stop(c *stream) {
 // room.
 func (s *session) sendStops() {
 	c, err := s.openStream(stopService)
-	if err == nil {
-		_, err = c.begin(nil)
-	}
 	for err == nil {
 		select {
 		case <-s.mux.CloseChan():

@@ -29,17 +29,11 @@ type stream struct {
 	s     *session
 	mux   *yamux.Stream
 	ended func() // called once neither direction is of use to the peer
-	taken bool   // the peer has opened it
 
 	verdictMu  sync.Mutex
 	verdictDue bool  // the next byte is the peer's verdict about the service
 	refused    error // what it was
 
-	headDue atomic.Bool // head has not been sent
-	headMu  sync.Mutex
-	head    []byte // goes out with the first write, or before the first read
-
-	ending  atomic.Bool // the peer has ended what it writes
 	closed  atomic.Bool // here
 	stopped atomic.Bool // by the peer: nobody reads there
 }
@@ -50,40 +44,10 @@ func (c *stream) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	if _, err := c.begin(nil); err != nil && !errors.Is(err, ErrPeerClosed) {
-		return 0, err
-	}
 	if err := c.verdict(); err != nil {
 		return 0, err
 	}
 	return c.read(b)
-}
-
-// hold keeps the first bytes of a stream back, to send them together with what is
-// written next: a record and a wake-up of the peer less. Call it before the
-// stream is known to others.
-func (c *stream) hold(head []byte) {
-	c.head = head
-	c.headDue.Store(true)
-}
-
-// begin sends what was held back, with the beginning of b; n is how much of b.
-func (c *stream) begin(b []byte) (n int, err error) {
-	if !c.headDue.Load() {
-		return 0, nil
-	}
-	c.headMu.Lock()
-	defer c.headMu.Unlock()
-	if !c.headDue.Load() {
-		return 0, nil
-	}
-	held := len(c.head)
-	n, err = c.mux.Write(append(c.head, b[:min(len(b), writePiece-held)]...))
-	c.headDue.Store(false) // also after an error: the stream takes no more then
-	if err != nil {
-		err = c.writeError(err)
-	}
-	return max(n-held, 0), err
 }
 
 func (c *stream) read(b []byte) (int, error) {
@@ -106,7 +70,6 @@ func (c *stream) readError(err error) error {
 	case errors.Is(err, yamux.ErrTimeout):
 		return os.ErrDeadlineExceeded
 	case errors.Is(err, io.EOF):
-		c.ending.Store(true)
 		return io.EOF
 	}
 	return fmt.Errorf("%w: %w", ErrBroken, err)
@@ -133,10 +96,7 @@ func (c *stream) verdict() error {
 }
 
 func (c *stream) Write(b []byte) (total int, err error) {
-	if total, err = c.begin(b); err != nil {
-		return total, err
-	}
-	for b = b[total:]; len(b) > 0; {
+	for len(b) > 0 {
 		n, err := c.mux.Write(b[:min(len(b), writePiece)])
 		total += n
 		if err != nil {
@@ -167,9 +127,6 @@ func (c *stream) CloseWrite() error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
-	if _, err := c.begin(nil); err != nil {
-		return err
-	}
 	return c.mux.Close()
 }
 
@@ -178,13 +135,10 @@ func (c *stream) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	_, _ = c.begin(nil) // best effort: a peer that is told nothing sees the end
 	err := c.mux.Close()
 	_ = c.mux.SetReadDeadline(time.Unix(0, 0)) // wakes a Read
 	c.s.forget(c)
-	// Who has stopped it reads and writes no more. Who has opened it and writes no
-	// more has no handler to be told, either.
-	if !c.s.broken() && !c.stopped.Load() && !(c.taken && c.ending.Load()) {
+	if !c.s.broken() {
 		c.s.stop(c)
 	}
 	return err
