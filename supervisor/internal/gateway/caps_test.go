@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bulkhead-ai/bulkhead"
 )
 
 // hanging is a worker that holds every request until release is closed.
@@ -266,5 +268,37 @@ func TestSlowReader(t *testing.T) {
 	eventually(t, "it is counted", func() bool { return r.count("acme", slowClient) == 1 })
 	if n := r.g.tenantOf("acme").inFlight.Load(); n != 0 {
 		t.Errorf("%d in flight", n)
+	}
+}
+
+// TestCapsWithoutAWorker: requests that wait for a worker fill the cap, and that
+// is no fault of the tenant: it is told 503, and never 429.
+func TestCapsWithoutAWorker(t *testing.T) {
+	waits, release := make(chan struct{}, 2*workerless), make(chan struct{})
+	gone := bulkhead.E(bulkhead.Unavailable, "tenant_unavailable", "Try again.")
+	r := newRig(t, func(c *Config) {
+		c.Caps.InFlight = workerless
+		c.Workers = workersFunc(func(Call) (Worker, error) {
+			waits <- struct{}{}
+			<-release
+			return nil, gone
+		})
+	})
+	var held []*wire
+	for range workerless {
+		w := r.dial(t)
+		w.send(post("/v1/completions", "{}"))
+		held = append(held, w)
+		<-waits
+	}
+	res, body := r.ask(t, post("/v1/completions", "{}"))
+	if res.StatusCode != 503 || !strings.Contains(body, "tenant_unavailable") || res.Header.Get("Retry-After") != "1" {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	close(release)
+	for _, h := range held {
+		if res, body := h.answer(); res.StatusCode != 503 {
+			t.Errorf("held request: %d %s", res.StatusCode, body)
+		}
 	}
 }

@@ -130,9 +130,11 @@ const deathNotice = time.Second
 // request waits for the one that comes after it.
 func (x *exchange) reach(out *outgoing) (worker Worker, l *link, stop func() bool, err error) {
 	for began := time.Now(); ; {
+		x.tenant.waiting.Add(1)
 		worker, err = x.g.cfg.Workers.Acquire(x.r.Context(), Call{
 			Tenant: x.tenant.id, Request: x.id, Rev: x.grant.Rev, Bytes: int64(len(out.first)),
 		})
+		x.tenant.waiting.Add(-1)
 		if err != nil {
 			return nil, nil, nil, x.acquireError(err)
 		}

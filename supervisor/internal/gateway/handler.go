@@ -88,7 +88,7 @@ func (x *exchange) done() {
 // have no answer yet.
 func (x *exchange) refuse(err *bulkhead.Error) {
 	x.classify(err)
-	if x.result == refusedCap && !x.tenant.park(x.r.Context()) {
+	if (x.result == refusedCap || err == errStarting) && !x.tenant.park(x.r.Context()) {
 		x.w.Header().Set("Connection", "close")
 	}
 	x.limitDiscard()
@@ -236,7 +236,7 @@ func (x *exchange) takeShare() *bulkhead.Error {
 		return errConnections
 	}
 	if !take(&t.inFlight, 1, int64(t.caps.InFlight)) {
-		return errInFlight
+		return t.full(errInFlight)
 	}
 	need := int64(smallBuffer)
 	if n := x.r.ContentLength; n < 0 || n > smallBody {
@@ -244,7 +244,7 @@ func (x *exchange) takeShare() *bulkhead.Error {
 	}
 	if !take(&t.buffered, need, t.caps.BufferedBytes) {
 		t.inFlight.Add(-1)
-		return errBytes
+		return t.full(errBytes)
 	}
 	x.charged = need
 	return nil

@@ -35,6 +35,8 @@ var (
 		Message: "Too many connections of this tenant are open."}
 	errBytes = &bulkhead.Error{Kind: bulkhead.RateLimited, Code: "too_many_bytes_in_flight", RetryAfter: time.Second,
 		Message: "Too many bytes of this tenant are in flight."}
+	errStarting = &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "tenant_unavailable", RetryAfter: time.Second,
+		Message: "The tenant's worker is moving or starting, and too many requests wait for it. Try again."}
 	errCluster = &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "cluster_unavailable", RetryAfter: time.Second,
 		Message: "The cluster state is not available at the moment."}
 	errWorker = &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "worker_unavailable", RetryAfter: time.Second,

@@ -21,6 +21,21 @@ type tenant struct {
 	inFlight    atomic.Int64
 	buffered    atomic.Int64
 	parked      atomic.Int64
+	waiting     atomic.Int64 // requests that wait for a worker
+}
+
+// workerless is how many requests wait at a time only for a worker that is not there:
+// finding one that serves takes microseconds.
+const workerless = 8
+
+// full is what a request is told that finds a cap reached. Where that is because
+// the tenant has no worker at the moment (it moves, or starts), the tenant asked
+// for no more than it may, and must not be told that it did.
+func (t *tenant) full(limit *bulkhead.Error) *bulkhead.Error {
+	if t.waiting.Load() >= workerless {
+		return errStarting
+	}
+	return limit
 }
 
 // take adds n to a count unless that would pass its cap.
@@ -57,7 +72,7 @@ func (t *tenant) park(ctx context.Context) bool {
 func (g *Gateway) Visit(id bulkhead.TenantID) (leave func(), err error) {
 	t := g.tenantOf(id)
 	if !take(&t.inFlight, 1, int64(t.caps.InFlight)) {
-		return nil, errInFlight
+		return nil, t.full(errInFlight)
 	}
 	return func() { t.inFlight.Add(-1) }, nil
 }
