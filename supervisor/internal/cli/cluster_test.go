@@ -208,6 +208,13 @@ func (u *turn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.serve(w, r)
 }
 
+// asked are the names of the writes so far.
+func (u *turn) asked() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.ops)
+}
+
 func problem(status int, detail string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
@@ -267,10 +274,11 @@ func TestAddressesInTurn(t *testing.T) {
 				if u == nil {
 					continue
 				}
-				if len(u.ops) != c.asked[i] {
-					t.Errorf("address %d was asked %d times, want %d", i, len(u.ops), c.asked[i])
+				ops := u.asked()
+				if len(ops) != c.asked[i] {
+					t.Errorf("address %d was asked %d times, want %d", i, len(ops), c.asked[i])
 				}
-				for _, id := range u.ops {
+				for _, id := range ops {
 					ids[id] = true
 				}
 			}
