@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,6 +31,11 @@ func TestAnyNodeServes(t *testing.T) {
 		f.nodes[(round+1)%3].must("", "key", "revoke", k.ID)
 		for _, n := range f.nodes {
 			n.chat(401, k.Key, chat("x"))
+		}
+	}
+	for _, n := range f.nodes {
+		if a := n.get("/metrics", ""); !strings.Contains(a.body, "\nbulkhead_cluster_failure_tolerance 1\n") {
+			t.Errorf("no alarm metrics: %d %.200s", a.status, a.body)
 		}
 	}
 	if row := f.nodes[2].booked("bank", 18); row.Served != 18 {
@@ -279,4 +285,37 @@ func TestYesterdaysImage(t *testing.T) {
 		t.Errorf("exit %d, says %s", r.code, r.err)
 	}
 	f.nodes[0].chat(200, k.Key, chat("x"))
+}
+
+// TestDevNodes: `bulkhead dev --nodes 3` is a cluster on loopback; any of its nodes
+// answers, and one of them may be killed.
+func TestDevNodes(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.args = []string{"dev", "--nodes", "3", "--data", n.data(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}
+	n.start()
+	urls := strings.Split(n.env["BULKHEAD_URLS"], ",")
+	if len(urls) != 3 || urls[0] != n.url() {
+		t.Fatalf("BULKHEAD_URLS %q, BULKHEAD_URL %q", urls, n.url())
+	}
+	ask := func(url string) error {
+		n.env["BULKHEAD_URL"] = url
+		a, err := n.try(t.Context(), n.env["ACME_PROD_KEY"], "chat/completions", `{"model":"echo","messages":[{"role":"user","content":"x"}]}`)
+		if err != nil || a.status != 200 {
+			return fmt.Errorf("%d %s %v", a.status, a.body, err)
+		}
+		return nil
+	}
+	for _, url := range urls {
+		check(t, ask(url))
+	}
+	pid, err := os.ReadFile(filepath.Join(n.data(), "node3", "supervisor.pid"))
+	check(t, err)
+	id, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	check(t, err)
+	*n.family = append(*n.family, descendants(id)...)
+	check(t, syscall.Kill(id, syscall.SIGKILL))
+	for _, url := range urls[:2] {
+		eventually(t, "another node answers", func() error { return ask(url) })
+	}
 }

@@ -119,7 +119,8 @@ func (n *node) start() {
 			return err
 		}
 		monitor := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: n.secure}}}
-		resp, err := monitor.Get(n.env["BULKHEAD_ADDR"] + "/readyz")
+		addr, _, _ := strings.Cut(n.env["BULKHEAD_ADDR"], ",") // of the first node, where there are three
+		resp, err := monitor.Get(addr + "/readyz")
 		if err != nil {
 			return err
 		}
