@@ -275,9 +275,6 @@ func TestYesterdaysImage(t *testing.T) {
 		f.nodes[0].must("", "key", "revoke", f.nodes[0].key("bank", "prod").ID)
 		f.nodes[i%3].chat(200, k.Key, chat("x"))
 	}
-	victim.stop()
-	victim.start()
-	f.whole()
 	victim.kill()
 	copyTree(t, image, victim.data())
 	r := victim.run("", victim.args...)

@@ -209,13 +209,18 @@ func (n *Node) openSteward() error {
 	if err != nil {
 		return fmt.Errorf("set up the leader's loop: %w", err)
 	}
+	boot, earlier, err := m.identity.NextBoot()
+	if err != nil {
+		return err
+	}
 	m.agent, err = m.steward.Agent(steward.AgentConfig{
 		Start: command.StartNode{
 			ID: n.cfg.NodeID, Addr: n.cfg.Cluster.Advertise, Version: n.version, Level: cluster.Level,
-			Receiver: m.keeper.Receiver(), Boot: newBoot(), RaftIndex: n.cluster.OpenedAt(),
+			Receiver: m.keeper.Receiver(), Boot: boot, RaftIndex: n.cluster.OpenedAt(),
 			Capacity: member.Capacity(n.cfg), Labels: n.cfg.Node.Labels,
 		},
-		Page: m.page, Kill: n.manager.KillAll, Gained: n.gained, Reports: n.reports, Release: n.release,
+		Earlier: earlier,
+		Page:    m.page, Kill: n.manager.KillAll, Gained: n.gained, Reports: n.reports, Release: n.release,
 		Certificate: func() *x509.Certificate { return m.identity.Certificate().Leaf }, SetIdentity: m.identity.Renew,
 	})
 	if err != nil {

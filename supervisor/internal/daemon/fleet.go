@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"strings"
 	"time"
@@ -111,6 +110,3 @@ func (n *Node) readAdminToken() (string, error) {
 	token, err := wire.ReadToken(n.tokenFile())
 	return strings.TrimSpace(token), err
 }
-
-// newBoot names a start of the node.
-func newBoot() string { return strings.ToLower(rand.Text()) }

@@ -15,5 +15,6 @@
 //
 //	node.pem     private key, certificate and root; replaced when it is renewed
 //	roots.pem    roots to trust until the state says which
+//	boots        names of the node's starts, the latest last
 //	member.json  ids of cluster and node, addresses of peers; written last
 package member

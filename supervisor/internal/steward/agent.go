@@ -18,7 +18,8 @@ import (
 
 // AgentConfig is what an Agent is made of. All but Gained is required.
 type AgentConfig struct {
-	Start command.StartNode // how this start of the node registers itself; Boot is random
+	Start   command.StartNode // how this start of the node registers itself; Boot is random
+	Earlier []string          // Boot of the earlier starts that the node's disk knows of
 
 	Page   lease.Deadline // what the workers read
 	Kill   func()         // ends all workers at once; when it returns, none is alive
@@ -80,7 +81,7 @@ func (a *Agent) Lease() *lease.Holder { return a.holder }
 func (a *Agent) Register(ctx context.Context) error {
 	for {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
-		err := a.callLeader(call, callStart, a.agent.Start, new(nothing))
+		err := a.callLeader(call, callStart, startRequest{Start: a.agent.Start, Earlier: a.agent.Earlier}, new(nothing))
 		cancel()
 		if err == nil {
 			return nil

@@ -53,6 +53,7 @@ type fakeNode struct {
 	watches []chan struct{}
 
 	newStart *command.StartNode // instead of the one that the state knows
+	earlier  []string           // starts that its disk knows of
 
 	// under fleet.mu
 	handlers     map[string]handlerFunc
@@ -186,8 +187,8 @@ func (n *fakeNode) run() {
 		start = *n.newStart
 	}
 	n.agent, err = n.steward.Agent(AgentConfig{
-		Start: start,
-		Page:  n, Kill: n.kill, Gained: func() {}, Reports: n.reports, Release: n.releaseWorker,
+		Start: start, Earlier: n.earlier,
+		Page: n, Kill: n.kill, Gained: func() {}, Reports: n.reports, Release: n.releaseWorker,
 		Certificate: n.cert, SetIdentity: n.setIdentity,
 	})
 	if err != nil {

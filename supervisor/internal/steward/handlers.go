@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
-	"github.com/bulkhead-ai/bulkhead/cluster/command"
 )
 
 func (s *Steward) register() {
@@ -102,13 +103,20 @@ func (s *Steward) expired(ctx context.Context, _ string, in expiredQuestion) (an
 
 // startNode registers a start for a node, which cannot do it itself before it is
 // let in.
-func (s *Steward) startNode(ctx context.Context, peer string, in command.StartNode) (any, error) {
-	if in.ID != peer {
+// startNode registers a start. A disk that does not know of the node's latest start
+// is older than that: what it has acknowledged since is not on it.
+func (s *Steward) startNode(ctx context.Context, peer string, in startRequest) (any, error) {
+	if in.Start.ID != peer {
 		return nil, bulkhead.E(bulkhead.PermissionDenied, "wrong_node", "A node registers its own start.")
+	}
+	n, _ := s.raft.State().Node(peer)
+	if n.Boot != "" && n.Boot != in.Start.Boot && !slices.Contains(in.Earlier, n.Boot) {
+		return nil, bulkhead.E(bulkhead.Conflict, "disk_rolled_back", "The disk of node "+strconv.Quote(peer)+
+			" does not know of the node's latest start: it was restored from a copy. Remove the node and join it with an empty data directory.")
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposeFor)
 	defer cancel()
-	if _, err := s.raft.Propose(ctx, &in); err != nil {
+	if _, err := s.raft.Propose(ctx, &in.Start); err != nil {
 		return nil, err
 	}
 	return nothing{}, nil

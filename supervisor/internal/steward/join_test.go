@@ -167,6 +167,7 @@ func TestStartIsRegisteredOrRefusedForGood(t *testing.T) {
 		n, mark := f.nodes["n3"], f.last()
 		d := describe("n3")
 		n.newStart = &command.StartNode{ID: "n3", Addr: d.Addr, Level: 1, Receiver: d.Receiver, Boot: "boot-2", RaftIndex: 1}
+		n.earlier = []string{"boot-0"}
 		f.run()
 		time.Sleep(5 * time.Second)
 		if n.agent.Lease().Held() {
@@ -182,6 +183,12 @@ func TestStartIsRegisteredOrRefusedForGood(t *testing.T) {
 		}
 		n.stop()
 		n.newStart.RaftIndex = mark
+		n.run()
+		if err := n.agent.Register(t.Context()); code(err) != "disk_rolled_back" {
+			t.Errorf("start with a disk that does not know of the latest start: %v", err)
+		}
+		n.stop()
+		n.earlier = []string{"boot-0", d.Boot}
 		n.run()
 		if err := n.agent.Register(t.Context()); err != nil {
 			t.Errorf("start: %v", err)

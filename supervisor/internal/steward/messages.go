@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/cluster/placement"
 )
 
@@ -117,4 +118,10 @@ func handles[T any](f func(ctx context.Context, peer string, in T) (any, error))
 		}
 		return f(ctx, peer, in)
 	}
+}
+
+// startRequest registers a start of the node that sends it.
+type startRequest struct {
+	Start   command.StartNode `json:"start"`
+	Earlier []string          `json:"earlier,omitempty"` // Boot of starts that the node's disk knows of
 }
