@@ -335,8 +335,9 @@ func (c *campaign) backUp(m *member) error {
 	if err != nil {
 		return err
 	}
-	// The image must be of another day: something is written before it is used.
-	c.pause(2, 4)
+	// The image must be of another day: what the node is known to hold is noted every
+	// five seconds.
+	c.pause(8, 10)
 	return c.oldDisk(m)
 }
 

@@ -302,3 +302,24 @@ func TestCapsWithoutAWorker(t *testing.T) {
 		}
 	}
 }
+
+// TestBacklog: what waited for a worker fills the caps for a moment longer.
+func TestBacklog(t *testing.T) {
+	var acme tenant
+	now := time.Now()
+	told := func(waiting int64, after time.Duration) *bulkhead.Error {
+		acme.waiting.Store(waiting)
+		return acme.full(errInFlight, now.Add(after))
+	}
+	for _, c := range []struct {
+		waiting int64
+		after   time.Duration
+		want    *bulkhead.Error
+	}{
+		{workerless - 1, 0, errInFlight}, {workerless, 0, errStarting}, {0, backlog - 1, errStarting}, {0, backlog, errInFlight},
+	} {
+		if got := told(c.waiting, c.after); got != c.want {
+			t.Errorf("%d wait, %v later: %v, want %v", c.waiting, c.after, got, c.want)
+		}
+	}
+}

@@ -236,7 +236,7 @@ func (x *exchange) takeShare() *bulkhead.Error {
 		return errConnections
 	}
 	if !take(&t.inFlight, 1, int64(t.caps.InFlight)) {
-		return t.full(errInFlight)
+		return t.full(errInFlight, time.Now())
 	}
 	need := int64(smallBuffer)
 	if n := x.r.ContentLength; n < 0 || n > smallBody {
@@ -244,7 +244,7 @@ func (x *exchange) takeShare() *bulkhead.Error {
 	}
 	if !take(&t.buffered, need, t.caps.BufferedBytes) {
 		t.inFlight.Add(-1)
-		return t.full(errBytes)
+		return t.full(errBytes, time.Now())
 	}
 	x.charged = need
 	return nil

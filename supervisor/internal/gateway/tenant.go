@@ -22,17 +22,25 @@ type tenant struct {
 	buffered    atomic.Int64
 	parked      atomic.Int64
 	waiting     atomic.Int64 // requests that wait for a worker
+	lacked      atomic.Int64 // when a request last found the caps full of such, Unix nanoseconds
 }
 
 // workerless is how many requests wait at a time only for a worker that is not there:
 // finding one that serves takes microseconds.
 const workerless = 8
 
+// backlog is how long after that the caps may be full of what had waited.
+const backlog = 3 * time.Second
+
 // full is what a request is told that finds a cap reached. Where that is because
 // the tenant has no worker at the moment (it moves, or starts), the tenant asked
 // for no more than it may, and must not be told that it did.
-func (t *tenant) full(limit *bulkhead.Error) *bulkhead.Error {
+func (t *tenant) full(limit *bulkhead.Error, now time.Time) *bulkhead.Error {
 	if t.waiting.Load() >= workerless {
+		t.lacked.Store(now.UnixNano())
+		return errStarting
+	}
+	if now.UnixNano()-t.lacked.Load() < int64(backlog) {
 		return errStarting
 	}
 	return limit
@@ -72,7 +80,7 @@ func (t *tenant) park(ctx context.Context) bool {
 func (g *Gateway) Visit(id bulkhead.TenantID) (leave func(), err error) {
 	t := g.tenantOf(id)
 	if !take(&t.inFlight, 1, int64(t.caps.InFlight)) {
-		return nil, t.full(errInFlight)
+		return nil, t.full(errInFlight, time.Now())
 	}
 	return func() { t.inFlight.Add(-1) }, nil
 }

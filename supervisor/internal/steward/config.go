@@ -105,7 +105,7 @@ const (
 	lookEvery     = 100 * time.Millisecond // at leases and homeless tenants
 	upkeepEvery   = time.Second
 	repairEvery   = 3 * time.Second
-	markEvery     = 30 * time.Second
+	markEvery     = 5 * time.Second
 	settleFor     = 2 * time.Second // a new leader waits this long to hear of every node before it places
 	retryEvery    = time.Second     // of what could not be placed
 	standstill    = time.Second     // between two looks: the leader itself was stopped
