@@ -63,7 +63,7 @@ check: lint test ## What CI runs
 	scripts/fuzz.sh 3000x
 	scripts/rig.sh exact
 	scripts/chaos.sh 200 3
-	scripts/cluster.sh 12
+	scripts/cluster.sh 8 11
 	scripts/soak.sh 20s
 	scripts/bench.sh -short -check
 

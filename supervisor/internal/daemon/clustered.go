@@ -41,6 +41,7 @@ type membership struct {
 	steward   *steward.Steward
 	agent     *steward.Agent
 	state     atomic.Pointer[state.State] // nil until the log was opened
+	serves    atomic.Bool                 // holds a lease, and so a state that is not old
 }
 
 // exit is a failure of the node with the status of the process that says what
@@ -127,18 +128,20 @@ func (m *membership) openKeeper(n *Node) error {
 	return nil
 }
 
-// isMember asks the state, once there is one with a cluster in it: a node that
-// has just joined learns from others who they are.
+// isMember asks the state. A node that holds no lease may be behind by any number
+// of changes, and can catch up only if it hears the leader, who may have joined
+// since: it refuses those alone who it knows were removed. The certificate says of
+// everybody that the cluster once took them in.
 func (m *membership) isMember(node string) error {
 	st := m.state.Load()
 	if st == nil {
 		return nil
 	}
 	view := st.View()
-	if _, ok := view.Cluster(); !ok {
+	if _, known := view.Node(node); known {
 		return nil
 	}
-	if _, ok := view.Node(node); !ok {
+	if view.Removed(node) || m.serves.Load() {
 		return fmt.Errorf("node %s is no member of the cluster", node)
 	}
 	return nil
@@ -230,8 +233,15 @@ func (n *Node) openSteward() error {
 	return nil
 }
 
+// lost ends all workers.
+func (n *Node) lost() {
+	n.member.serves.Store(false)
+	n.manager.KillAll()
+}
+
 // gained lets workers start again.
 func (n *Node) gained() {
+	n.member.serves.Store(true)
 	if err := n.manager.Resume(); err != nil {
 		n.log.Warn("look for unbooked receipts", zap.Error(err))
 	}
