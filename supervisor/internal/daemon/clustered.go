@@ -223,7 +223,7 @@ func (n *Node) openSteward() error {
 			Capacity: member.Capacity(n.cfg), Labels: n.cfg.Node.Labels,
 		},
 		Earlier: earlier,
-		Page:    m.page, Kill: n.manager.KillAll, Gained: n.gained, Reports: n.reports, Release: n.release,
+		Page:    m.page, Kill: n.lost, Gained: n.gained, Reports: n.reports, Release: n.release,
 		Certificate: func() *x509.Certificate { return m.identity.Certificate().Leaf }, SetIdentity: m.identity.Renew,
 	})
 	if err != nil {
