@@ -140,10 +140,11 @@ func (n *Node) hasApplied(index uint64) bool {
 	return true
 }
 
-// appliedIndex is how far the state is, in terms of the log.
+// appliedIndex is how far the state is, in terms of the log. The state has a
+// command a moment before raft says that it handed it over.
 func (n *Node) appliedIndex() uint64 {
 	if handed := n.raft.AppliedIndex(); n.hasApplied(handed) {
-		return handed
+		return max(handed, n.State().Index())
 	}
 	return n.State().Index()
 }
