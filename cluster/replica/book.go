@@ -27,6 +27,8 @@ type book struct {
 	poison  error          // nothing is done any more
 	trouble error          // for Copies
 
+	suspicions int // how often the copy was found damaged while it was in use
+
 	// ownMu may be taken under mu. Own takes nothing else, so that it can end while
 	// mu is held by who waits for the fence.
 	ownMu sync.Mutex

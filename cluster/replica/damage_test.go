@@ -19,7 +19,7 @@ import (
 )
 
 // segments lists a node's segment files, oldest first.
-func (n *rigNode) segments(t *testing.T) []string {
+func (n *rigNode) segments(t testing.TB) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(n.journalDir(), "*.seg"))
 	if err != nil || len(names) == 0 {
@@ -30,7 +30,7 @@ func (n *rigNode) segments(t *testing.T) []string {
 }
 
 // change edits a file.
-func change(t *testing.T, name string, edit func(b []byte)) {
+func change(t testing.TB, name string, edit func(b []byte)) {
 	t.Helper()
 	b, err := os.ReadFile(name)
 	must(t, err)

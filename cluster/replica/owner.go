@@ -103,6 +103,7 @@ type owner struct {
 	recent    []run // latest pieces, consecutive
 	bytes     int   // of their data
 	committed uint64
+	damage    error         // of this node's own copy; nil = none is known
 	changed   chan struct{} // closed and replaced when anything above changed
 
 	wakeAck chan struct{}
@@ -230,6 +231,7 @@ func (o *owner) heldLocked(voters []command.Replica) uint64 {
 
 // commitLocked notes what every set that may be in force holds.
 func (o *owner) commitLocked() {
+	o.yieldLocked()
 	seq := o.heldLocked(o.set.Voters)
 	if o.pending != nil {
 		seq = min(seq, o.heldLocked(o.pending))

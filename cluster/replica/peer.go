@@ -137,7 +137,7 @@ func (p *peer) begin(pos Position) {
 func (p *peer) align(ctx context.Context, l *link, pos Position, w *walker) (Position, error) {
 	base, err := w.lastPoint(0)
 	if err != nil {
-		return pos, err
+		return pos, p.ownFault(err)
 	}
 	p.o.mu.Lock()
 	head := p.o.head
@@ -158,6 +158,14 @@ func (p *peer) align(ctx context.Context, l *link, pos Position, w *walker) (Pos
 		err = fmt.Errorf("node %s: %w: its copy ends at record %d after it was cut to %d", p.to.Node, ErrPosition, pos.Seq, t.to.Seq)
 	}
 	return pos, err
+}
+
+// ownFault looks whether it is this node's copy that cannot be read.
+func (p *peer) ownFault(err error) error {
+	if errors.Is(err, ErrDamaged) {
+		p.o.b.doubt(p.o, err)
+	}
+	return err
 }
 
 func (p *peer) waitEpoch(ctx context.Context) error {
@@ -183,7 +191,7 @@ func (p *peer) push(ctx context.Context, l *link, w *walker, at Point) error {
 		if f == nil && more {
 			var err error
 			if f, next, err = p.fromFiles(w, at); err != nil {
-				return fmt.Errorf("read own journal behind record %d: %w", at.Seq, err)
+				return p.ownFault(fmt.Errorf("read own journal behind record %d: %w", at.Seq, err))
 			}
 		}
 		if f == nil {
@@ -244,9 +252,12 @@ func (p *peer) fromFiles(w *walker, at Point) (*frame, Point, error) {
 		}
 	}
 	p.o.mu.Lock()
-	limit := p.o.head.Seq
+	limit, newest := p.o.head.Seq, p.o.newest
 	p.o.mu.Unlock()
 	r, err := w.next(limit, maxRun-maxRun/4)
+	if err == nil && len(r.data) == 0 && w.h.First < newest {
+		err = fmt.Errorf("%w: segment of record %d does not reach the next one", ErrDamaged, w.h.First)
+	}
 	if err != nil || len(r.data) == 0 {
 		return nil, at, err
 	}

@@ -30,6 +30,7 @@ type session struct {
 	book  *book
 	open  bool   // Seal was answered; the book counts the session as a user
 	owed  bool   // appended and not yet acknowledged
+	knows int    // book.suspicions when Seal was answered
 	read  walker // for Fetch: where the last one ended
 }
 
@@ -148,6 +149,9 @@ func (s *session) handle(ctx context.Context, f *frame) (*frame, error) {
 	if s.hello.epoch < b.promise.epoch {
 		return nil, fmt.Errorf("%w: %d is promised, %d asks", ErrFenced, b.promise.epoch, s.hello.epoch)
 	}
+	if s.knows != b.suspicions {
+		return nil, fmt.Errorf("%w: found since the stream began", ErrDamaged)
+	}
 	if err := b.open(); err != nil {
 		return nil, b.note(err)
 	}
@@ -179,7 +183,7 @@ func (s *session) seal(ctx context.Context, f *frame) (*frame, error) {
 	}
 	answer, err := s.positionAfter(nil)
 	if err == nil && !s.open {
-		s.open = true
+		s.open, s.knows = true, s.book.suspicions
 		s.book.users++
 	}
 	return answer, err

@@ -309,6 +309,7 @@ func (n *Node) reports() []steward.TenantReport {
 func (n *Node) runMember(ctx context.Context, g *errgroup.Group) {
 	m := n.member
 	g.Go(func() error { m.steward.Run(ctx); return nil })
+	g.Go(func() error { m.keeper.Patrol(ctx, patrolEvery, n.keptHere); return nil })
 	g.Go(func() error {
 		if err := m.agent.Register(ctx); err != nil {
 			if ctx.Err() == nil {

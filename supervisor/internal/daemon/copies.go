@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster"
@@ -107,4 +109,20 @@ func (c *copies) promote(ctx context.Context, tenant bulkhead.TenantID, epoch bu
 		return replica.Replicas{}, fmt.Errorf("change the copies of %s: the tenant is gone", tenant)
 	}
 	return setOf(t), nil
+}
+
+// patrolEvery is how often every copy on this node is read as a whole.
+const patrolEvery = time.Hour
+
+// keptHere lists the tenants of whose journals this node keeps a copy.
+func (n *Node) keptHere() []bulkhead.TenantID {
+	view := n.cluster.State().View()
+	var here []bulkhead.TenantID
+	for _, id := range view.Tenants() {
+		t, _ := view.Tenant(id)
+		if slices.ContainsFunc(slices.Concat(t.Voters, t.Learners), func(r command.Replica) bool { return r.Node == n.cfg.NodeID }) {
+			here = append(here, id)
+		}
+	}
+	return here
 }
