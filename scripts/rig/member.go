@@ -171,6 +171,7 @@ type view struct {
 		Tenants                int
 	}
 	Unassigned []json.RawMessage
+	LackCopies int `json:"lack_copies"`
 }
 
 func (c *campaign) status() (v view, err error) {
@@ -182,7 +183,8 @@ func (c *campaign) status() (v view, err error) {
 }
 
 // settle starts what ended by itself and waits until the cluster is whole: every
-// member a live voter, every tenant placed.
+// member a live voter, every tenant placed, every journal with as many copies as
+// it should have. Before that the next loss may cost more than a node.
 func (c *campaign) settle() error {
 	return within(settlePatience, func() error {
 		for _, m := range c.members {
@@ -208,6 +210,9 @@ func (c *campaign) settle() error {
 		}
 		if v.Leader == "" || len(v.Unassigned) > 0 {
 			return fmt.Errorf("no leader, or tenants without a node: %+v", v)
+		}
+		if v.LackCopies > 0 {
+			return fmt.Errorf("%d journals lack copies: %+v", v.LackCopies, v)
 		}
 		return nil
 	})
