@@ -58,6 +58,11 @@ soak: build ## SOAK minutes (60) of load with memory and descriptor slopes
 realmodel: build ## The main job on the real language model in the file MODEL
 	MODEL='$(MODEL)' scripts/realmodel.sh
 
+.PHONY: terraform
+terraform: ## Build the Terraform provider and try it with a real OpenTofu, which is built once into the cache
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/terraform-provider-bulkhead ./supervisor/terraform-provider-bulkhead
+	scripts/terraform.sh
+
 .PHONY: check
 check: lint test ## What CI runs
 	scripts/fuzz.sh 3000x

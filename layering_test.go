@@ -55,6 +55,8 @@ var soleDoors = []struct {
 	{"github.com/hashicorp/yamux", "one place knows how a session between nodes ends", []string{"cluster/transport"}},
 	{"github.com/dgraph-io/badger/v4", "Badger is a view that may be deleted; nothing else may trust it", []string{"worker/internal/logbook"}},
 	{"github.com/hashicorp/go-plugin", "plugins are started confined, or not at all", []string{"plugins/sdk", "plugins/host"}},
+	{"github.com/coreos/go-oidc/v3", "one place knows what makes a token good, and one how a person gets it", []string{"supervisor/internal/sso", "supervisor/internal/signin"}},
+	{"github.com/hashicorp/terraform-plugin-framework", "the provider is a program of its own", []string{"supervisor/internal/terraform", "supervisor/terraform-provider-bulkhead"}},
 	{"github.com/opencontainers/cgroups", "one owner of the cgroup tree", []string{"supervisor/internal/spawn"}},
 }
 
@@ -83,6 +85,7 @@ var mustNotLink = []struct {
 	{"supervisor", "github.com/hashicorp/go-plugin", "no provider's code runs in the shared process"},
 	{"supervisor", "worker/internal", "the supervisor knows the worker by its contract packages"},
 	{"supervisor", "plugins", "adapters run in workers"},
+	{"supervisor/terraform-provider-bulkhead", "cluster", "the provider knows the admin API and nothing behind it"},
 }
 
 func TestProgramsLinkOnlyTheirSide(t *testing.T) {
@@ -112,8 +115,9 @@ var mayImport = []struct {
 	allowed        []string
 }{
 	{"", "the vocabulary is below everything", []string{}},
-	{"cluster/state", "the state machine is pure: specs, commands and receipts only", []string{"", "cluster/command", "configs/manifest", "worker/receipt"}},
-	{"cluster/command", "commands are data", []string{"", "configs/manifest"}},
+	{"cluster/state", "the state machine is pure: specs, commands and receipts only", []string{"", "cluster/audit", "cluster/command", "configs/manifest", "worker/receipt"}},
+	{"cluster/command", "commands are data", []string{"", "cluster/audit", "configs/manifest"}},
+	{"cluster/audit", "who verifies a trail needs this and a public key", []string{"", "worker/receipt"}},
 	{"cluster", "the only door to Raft knows nothing of what runs on top", []string{"", "cluster/command", "cluster/state", "configs/manifest", "worker/receipt"}},
 	{"cluster/transport", "it carries bytes and knows no protocol above it", []string{"", "cluster/transport/ca"}},
 	{"cluster/transport/ca", "who may be trusted depends on nothing", []string{}},

@@ -14,7 +14,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-const restoreTimeout = 5 * time.Minute
+const (
+	restoreTimeout = 5 * time.Minute
+	restorePattern = "restore-*.tmp"
+)
 
 // SnapshotInfo describes a saved snapshot of the whole state.
 type SnapshotInfo struct {
@@ -62,7 +65,7 @@ func (n *Node) SaveSnapshot(ctx context.Context, w io.Writer) error {
 // InspectSnapshot reads a saved snapshot to its end and answers what is in it.
 // An error means that it is damaged, or of a newer build.
 func InspectSnapshot(r io.Reader) (SnapshotInfo, error) {
-	info, _, err := readBackup(r, io.Discard)
+	info, _, err := readBackup(r)
 	if err != nil {
 		return SnapshotInfo{}, fmt.Errorf("inspect snapshot: %w", err)
 	}
@@ -71,7 +74,8 @@ func InspectSnapshot(r io.Reader) (SnapshotInfo, error) {
 
 // RestoreSnapshot replaces the state of the whole cluster by a saved one. Only
 // the leader can; what was proposed meanwhile is not applied. Commands after the
-// snapshot was saved are gone, revocations too. It takes at most five minutes.
+// snapshot was saved are gone, revocations too; the audit trail alone goes on. It
+// takes at most five minutes.
 //
 // Errors: invalid_request (snapshot_damaged) and conflict (foreign_snapshot: of
 // another cluster) change nothing; unavailable; ErrUnknownOutcome.
@@ -81,29 +85,40 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
-	f, err := os.CreateTemp(n.cfg.Dir, "restore-*.tmp")
+	info, saved, err := readBackup(r)
+	if err != nil {
+		return bulkhead.E(bulkhead.InvalidRequest, "snapshot_damaged", "The snapshot is damaged or not one.").With(err)
+	}
+	if err := n.ownSnapshot(saved); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(n.cfg.Dir, restorePattern)
 	if err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
 	defer os.Remove(f.Name())
-	info, saved, err := readBackup(r, f)
-	if err == nil {
-		err = n.ownSnapshot(saved)
-	} else {
-		err = bulkhead.E(bulkhead.InvalidRequest, "snapshot_damaged", "The snapshot is damaged or not one.").With(err)
-	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
+	saved.KeepTrail(n.State().View())
+	size, err := writeState(f, saved.View())
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: info.Index, Size: info.Size}
+	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: info.Index, Size: size}
 	// raft may go on reading when the caller has lost patience.
 	return n.await(ctx, "restore snapshot", func() error {
 		defer f.Close()
 		return n.raft.Restore(meta, f, left(ctx))
 	})
+}
+
+// writeState writes a state to an empty file and rewinds it.
+func writeState(f *os.File, v *state.View) (size int64, err error) {
+	if size, err = v.WriteTo(f); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("restore snapshot: %w", err)
+	}
+	return size, nil
 }
 
 // ownSnapshot refuses another cluster's. A node that is in no cluster takes any:
@@ -116,15 +131,14 @@ func (n *Node) ownSnapshot(saved *state.State) error {
 	return nil
 }
 
-// readBackup checks a saved snapshot whole, copies its state to w and answers
-// it.
-func readBackup(r io.Reader, w io.Writer) (SnapshotInfo, *state.State, error) {
+// readBackup checks a saved snapshot whole and answers the state in it.
+func readBackup(r io.Reader) (SnapshotInfo, *state.State, error) {
 	h, err := readBackupHeader(r)
 	if err != nil {
 		return SnapshotInfo{}, nil, err
 	}
 	sum := sha256.New()
-	counted := &countingReader{r: io.TeeReader(io.LimitReader(r, h.size), io.MultiWriter(sum, w))}
+	counted := &countingReader{r: io.TeeReader(io.LimitReader(r, h.size), sum)}
 	st := state.New()
 	if err := st.Restore(counted); err != nil {
 		return SnapshotInfo{}, nil, err

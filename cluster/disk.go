@@ -24,12 +24,14 @@ import (
 //	joining         the node waits to be taken in and has nothing yet
 //	wal/            raft-wal: log segments and wal-meta.db (term, vote)
 //	snapshots/      the newest two
+//	carry.json      the log while Purge moves it; there after a crash only
 //	peers.info      the members, for people; renamed to peers.json it forces them (see Recover)
 const (
 	lockFile     = "lock"
 	idFile       = "node-id"
 	joiningFile  = "joining"
 	walDir       = "wal"
+	snapshotDir  = "snapshots" // raft's name
 	snapshotKeep = 2
 	segmentBytes = 16 << 20 // preallocated; a log of a few small commands a second fills it in hours
 	cacheEntries = 512
@@ -38,13 +40,15 @@ const (
 
 // disk is everything of a node that is open on disk.
 type disk struct {
-	dir   string
-	lock  *os.File
-	wal   *wal.WAL
-	guard *stallGuard
-	votes raft.StableStore
-	logs  *commitTracker
-	snaps raft.SnapshotStore
+	dir  string
+	lock *os.File
+	wal  *wal.WAL
+
+	rotating *rotatingLog
+	guard    *stallGuard
+	votes    raft.StableStore
+	logs     *commitTracker
+	snaps    raft.SnapshotStore
 }
 
 // openDisk opens or creates the directory. trip is called at most once, from
@@ -75,7 +79,14 @@ func (d *disk) open(cfg *Config, log *raftLog, trip func(error)) (err error) {
 	if err := privateTree(wdir); err != nil {
 		return err
 	}
-	d.guard = &stallGuard{logStore: d.wal, limit: cfg.StallTimeout, before: cfg.BeforeWrite, trip: trip}
+	if err := recoverCarry(d.wal, cfg.Dir); err != nil {
+		return err
+	}
+	if err := clearUnfinished(cfg.Dir); err != nil {
+		return err
+	}
+	d.rotating = &rotatingLog{logStore: d.wal, dir: cfg.Dir}
+	d.guard = &stallGuard{logStore: d.rotating, limit: cfg.StallTimeout, before: cfg.BeforeWrite, trip: trip}
 	d.votes = guardedStable{d.wal, d.guard}
 	cache, err := raft.NewLogCache(cacheEntries, d.guard)
 	if err != nil {

@@ -67,7 +67,7 @@ func TestForwardedResultsAreTheSame(t *testing.T) {
 	n, twin := openNode(t, Config{Dir: t.TempDir()}), openNode(t, Config{Dir: t.TempDir()})
 	for i, cmd := range []command.Command{
 		acme(), key("k1", 1), &command.RevokeKey{ID: "k1"}, &command.RevokeKey{ID: "none"},
-		&command.SetSuspended{Tenant: "acme"}, &command.SetDataKey{Tenant: "acme", Wrapped: []byte("w")},
+		&command.SetSuspended{Tenant: "acme"}, &command.SetDataKey{Tenant: "acme", Wrapped: []byte("w"), ShareID: make([]byte, 32)},
 		beginEpoch(), initCluster("c-one"),
 	} {
 		raw, err := command.Encode(cmd, "x"+string(rune('a'+i)), time.UnixMilli(1))

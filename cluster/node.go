@@ -32,7 +32,8 @@ type Node struct {
 	leaders watchers        // of who leads
 	terms   atomic.Uint64   // leaders seen
 
-	members sync.Mutex // one change of the membership at a time
+	members sync.Mutex    // one change of the membership at a time
+	purging chan struct{} // one slot: one Purge at a time
 
 	reshaped  chan struct{} // the membership changed; one slot
 	news      chan struct{} // something was committed; one slot
@@ -82,7 +83,7 @@ func start(cfg Config, voters []string) (n *Node, err error) {
 	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, levels: requiredLevel, reshaped: make(chan struct{}, 1), news: make(chan struct{}, 1), dead: make(chan struct{}), done: make(chan struct{})}
+	n = &Node{cfg: cfg, levels: requiredLevel, reshaped: make(chan struct{}, 1), news: make(chan struct{}, 1), purging: make(chan struct{}, 1), dead: make(chan struct{}), done: make(chan struct{})}
 	n.change, _ = n.Watch()
 	n.fsm = &fsm{state: state.New(), applied: n.applied, trip: n.fail, reshaped: n.wantHousekeeping}
 	log := newRaftLog(cfg.Log.Named("raft"), cfg.Stream == nil)

@@ -76,7 +76,7 @@ func propose(t *testing.T, n *Node, cmd command.Command) any {
 
 func acme() *command.Apply {
 	return &command.Apply{Upsert: []manifest.Object{
-		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: "acme"}, TenantSpec: &manifest.Tenant{Owner: "o@acme.example"}},
+		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: "acme"}, TenantSpec: &manifest.Tenant{Owner: "o@acme.example", CostCenter: "CC-1"}},
 		{Ref: manifest.Ref{Kind: manifest.KindProject, Tenant: "acme", Name: "chat"}, ProjectSpec: &manifest.Project{
 			Environments: map[string]manifest.Environment{"prod": {}},
 		}},
@@ -108,7 +108,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	propose(t, n, key("k2", 2))
 	propose(t, n, &command.RevokeKey{ID: "k1"})
 	propose(t, n, &command.SetSuspended{Tenant: "acme", Suspended: true})
-	propose(t, n, &command.SetDataKey{Tenant: "acme", Wrapped: []byte("wrapped")})
+	propose(t, n, &command.SetDataKey{Tenant: "acme", Wrapped: []byte("wrapped"), ShareID: make([]byte, 32)})
 	if e := propose(t, n, &command.BeginEpoch{Tenant: "acme", Node: "n1", PublicKey: make([]byte, 32)}); e != bulkhead.Epoch(1) {
 		t.Errorf("first epoch = %v", e)
 	}
@@ -271,7 +271,7 @@ func TestOnApplyRunsBeforeProposeReturns(t *testing.T) {
 	n := openNode(t, Config{Dir: t.TempDir(), OnApply: func(st *state.State) { seen.Store(st.Index()) }})
 	for i := range 20 {
 		propose(t, n, &command.Apply{Upsert: []manifest.Object{{
-			Ref: manifest.Ref{Kind: manifest.KindTenant, Name: "t" + string(rune('a'+i))}, TenantSpec: &manifest.Tenant{Owner: "o@x.example"},
+			Ref: manifest.Ref{Kind: manifest.KindTenant, Name: "t" + string(rune('a'+i))}, TenantSpec: &manifest.Tenant{Owner: "o@x.example", CostCenter: "CC-1"},
 		}}})
 		if got := n.State().Index(); seen.Load() < got {
 			t.Fatalf("OnApply saw index %d, the state is at %d", seen.Load(), got)

@@ -20,7 +20,7 @@ func openSnapshots(dir string, log *raftLog) (raft.SnapshotStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	s := privateSnapshots{store, filepath.Join(dir, "snapshots")} // raft's name
+	s := privateSnapshots{store, filepath.Join(dir, snapshotDir)}
 	return s, privateTree(s.dir)
 }
 

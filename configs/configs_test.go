@@ -17,7 +17,7 @@ import (
 func TestSamples(t *testing.T) {
 	var names []string
 	err := fs.WalkDir(os.DirFS("."), ".", func(path string, d fs.DirEntry, err error) error {
-		if strings.HasSuffix(path, ".yaml") {
+		if strings.HasSuffix(path, ".yaml") && !strings.HasPrefix(path, "secret-scanning/") { // those are for other programs
 			names = append(names, path)
 		}
 		return err

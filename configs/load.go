@@ -60,6 +60,7 @@ func (s Server) completed() Server {
 	if s.Admin.TokenFile == "" {
 		s.Admin.TokenFile = filepath.Join(s.DataDir, "admin.token")
 	}
+	s.Access = s.Access.completed()
 	if s.Cluster.KeyFile == "" && s.Cluster.KeyCredential == "" {
 		s.Cluster.KeyCredential = "cluster-key"
 	}

@@ -10,6 +10,7 @@ type Server struct {
 	AllowPlain bool      `yaml:"allow_plain"` // serve without TLS on addresses other than loopback, e.g. behind a balancer
 	TLS        TLS       `yaml:"tls"`         // of the data plane and the admin port
 	Admin      Admin     `yaml:"admin"`
+	Access     Access    `yaml:"access"`
 	Cluster    Cluster   `yaml:"cluster"`
 	Node       Node      `yaml:"node"`
 	Isolation  Isolation `yaml:"isolation"`

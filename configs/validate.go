@@ -20,6 +20,7 @@ func (s Server) problems() []problem {
 	v := new(validation)
 	v.node(s)
 	v.listeners(s)
+	v.access(s.Access)
 	v.cluster(s.Cluster)
 	v.machine(s.Node)
 	v.isolation(s.Isolation)

@@ -35,7 +35,7 @@ bulkhead() { bin/bulkhead "$@"; }
 bulkhead apply -f - <<YAML
 kind: Tenant
 metadata: {name: real}
-spec: {owner: owner@real.example, limits: {daily: {tokens: 100000, cost: "1.00"}}}
+spec: {owner: owner@real.example, cost_center: CC-1, limits: {daily: {tokens: 100000, cost: "1.00"}}}
 ---
 kind: Project
 metadata: {name: stories, tenant: real}

@@ -77,7 +77,7 @@ func (s *story) ready(ctx context.Context, n *cluster.Node) error {
 	s.ledger.base = 1
 	s.ledger.mu.Unlock()
 	_, err := n.ProposeID(ctx, "the-tenant", &command.Apply{Upsert: []manifest.Object{
-		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: string(tenant)}, TenantSpec: &manifest.Tenant{Owner: "o@acme.example"}},
+		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: string(tenant)}, TenantSpec: &manifest.Tenant{Owner: "o@acme.example", CostCenter: "CC-1"}},
 		{Ref: manifest.Ref{Kind: manifest.KindProject, Tenant: tenant, Name: "chat"},
 			ProjectSpec: &manifest.Project{Environments: map[string]manifest.Environment{"prod": {}}}},
 		{Ref: manifest.Ref{Kind: manifest.KindServiceAccount, Tenant: tenant, Project: "chat", Name: "bot"},

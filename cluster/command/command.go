@@ -31,6 +31,13 @@ type Key struct {
 	CreatedAt int64             `json:"created_at"`           // Unix milliseconds
 	ExpiresAt int64             `json:"expires_at,omitempty"` // Unix milliseconds, 0 = never
 	RevokedAt int64             `json:"revoked_at,omitempty"`
+	Sources   []string          `json:"sources,omitempty"`  // CIDRs that it may be used from; empty = all
+	Personal  bool              `json:"personal,omitempty"` // of a person, not of a service: it is short-lived
+	Service   string            `json:"service,omitempty"`  // what it is for; at creation the account's
+	Label     string            `json:"label,omitempty"`    // for people
+	CreatedBy string            `json:"created_by,omitempty"`
+	Successor bulkhead.KeyID    `json:"successor,omitempty"`   // set by a rotation
+	Previous  bulkhead.KeyID    `json:"predecessor,omitempty"` // set by a rotation
 }
 
 // RevokeKey ends a key for ever. Revoking twice is the same as once.
@@ -44,11 +51,19 @@ type SetSuspended struct {
 	Suspended bool              `json:"suspended"`
 }
 
-// SetDataKey stores a new tenant's data key, wrapped by the cluster key. A
-// tenant that has one keeps it: the result tells which is in force.
+// SetDataKey stores a new tenant's data key, wrapped by the cluster key together
+// with a key share that is outside Raft. A tenant that has one keeps it: the
+// result, a DataKey, tells which is in force.
 type SetDataKey struct {
 	Tenant  bulkhead.TenantID `json:"tenant"`
 	Wrapped []byte            `json:"wrapped"`
+	ShareID []byte            `json:"share_id"` // SHA-256 of the key share without which Wrapped does not open
+}
+
+// DataKey is a tenant's wrapped data key and the share that opens it.
+type DataKey struct {
+	Wrapped []byte `json:"wrapped"`
+	ShareID []byte `json:"share_id"`
 }
 
 // BeginEpoch starts a new epoch of a tenant on a node; the result is the epoch.

@@ -61,6 +61,17 @@ const (
 	TypeAssign          Type = 15
 	TypeSetReplicas     Type = 16
 	TypeSetLevel        Type = 17
+	TypeAppendAudit     Type = 18
+	TypeAnchorAudit     Type = 19
+	TypeRotateKey       Type = 20
+	TypeCreateWrap      Type = 21
+	TypeOpenWrap        Type = 22
+	TypeGrantAccess     Type = 23
+	TypeEndAccess       Type = 24
+	TypeBeginErasure    Type = 25
+	TypeAdvanceErasure  Type = 26
+	TypeCancelErasure   Type = 27
+	TypeSetHold         Type = 28
 )
 
 var (
@@ -76,7 +87,9 @@ var (
 // Command is one of the pointer types of this package: *Apply, *CreateKey,
 // *RevokeKey, *SetSuspended, *SetDataKey, *BeginEpoch, *BookReceipts,
 // *InitCluster, *CreateJoinToken, *JoinNode, *StartNode, *MarkNodes,
-// *SetDraining, *RemoveNode, *Assign, *SetReplicas, *SetLevel.
+// *SetDraining, *RemoveNode, *Assign, *SetReplicas, *SetLevel, *AppendAudit,
+// *AnchorAudit, *RotateKey, *CreateWrap, *OpenWrap, *GrantAccess, *EndAccess,
+// *BeginErasure, *AdvanceErasure, *CancelErasure, *SetHold.
 type Command interface {
 	// Type is the command's number in the log.
 	Type() Type
@@ -132,6 +145,39 @@ func (*SetReplicas) Type() Type { return TypeSetReplicas }
 
 // Type implements Command.
 func (*SetLevel) Type() Type { return TypeSetLevel }
+
+// Type implements Command.
+func (*AppendAudit) Type() Type { return TypeAppendAudit }
+
+// Type implements Command.
+func (*AnchorAudit) Type() Type { return TypeAnchorAudit }
+
+// Type implements Command.
+func (*RotateKey) Type() Type { return TypeRotateKey }
+
+// Type implements Command.
+func (*CreateWrap) Type() Type { return TypeCreateWrap }
+
+// Type implements Command.
+func (*OpenWrap) Type() Type { return TypeOpenWrap }
+
+// Type implements Command.
+func (*GrantAccess) Type() Type { return TypeGrantAccess }
+
+// Type implements Command.
+func (*EndAccess) Type() Type { return TypeEndAccess }
+
+// Type implements Command.
+func (*BeginErasure) Type() Type { return TypeBeginErasure }
+
+// Type implements Command.
+func (*AdvanceErasure) Type() Type { return TypeAdvanceErasure }
+
+// Type implements Command.
+func (*CancelErasure) Type() Type { return TypeCancelErasure }
+
+// Type implements Command.
+func (*SetHold) Type() Type { return TypeSetHold }
 
 // Envelope is a decoded command with what was said about it.
 type Envelope struct {
@@ -272,6 +318,28 @@ func newCommand(t Type) Command {
 		return new(SetReplicas)
 	case TypeSetLevel:
 		return new(SetLevel)
+	case TypeAppendAudit:
+		return new(AppendAudit)
+	case TypeAnchorAudit:
+		return new(AnchorAudit)
+	case TypeRotateKey:
+		return new(RotateKey)
+	case TypeCreateWrap:
+		return new(CreateWrap)
+	case TypeOpenWrap:
+		return new(OpenWrap)
+	case TypeGrantAccess:
+		return new(GrantAccess)
+	case TypeEndAccess:
+		return new(EndAccess)
+	case TypeBeginErasure:
+		return new(BeginErasure)
+	case TypeAdvanceErasure:
+		return new(AdvanceErasure)
+	case TypeCancelErasure:
+		return new(CancelErasure)
+	case TypeSetHold:
+		return new(SetHold)
 	}
 	return nil
 }

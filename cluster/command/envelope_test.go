@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/audit"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 )
 
@@ -20,14 +22,15 @@ func commands() []Command {
 		&Apply{
 			Upsert: []manifest.Object{{
 				Ref:        manifest.Ref{Kind: manifest.KindTenant, Name: "acme"},
-				TenantSpec: &manifest.Tenant{Owner: "o@acme.example"},
+				TenantSpec: &manifest.Tenant{Owner: "o@acme.example", CostCenter: "CC-1"},
 			}},
 			Delete: []manifest.Ref{{Kind: manifest.KindRoute, Name: "fast"}},
 		},
-		&CreateKey{Key{ID: "k1", Hash: bytes.Repeat([]byte{7}, 32), Tenant: "acme", Models: []string{"fast"}}},
+		&CreateKey{Key{ID: "k1", Hash: bytes.Repeat([]byte{7}, 32), Tenant: "acme", Models: []string{"fast"}, Sources: []string{"192.0.2.0/24"},
+			Personal: true, Service: "chat", Label: "mine", CreatedBy: "dev@acme.example", Successor: "k3", Previous: "k0"}},
 		&RevokeKey{ID: "k1"},
 		&SetSuspended{Tenant: "acme", Suspended: true},
-		&SetDataKey{Tenant: "acme", Wrapped: []byte{1, 2, 3}},
+		&SetDataKey{Tenant: "acme", Wrapped: []byte{1, 2, 3}, ShareID: []byte{4}},
 		&BeginEpoch{Tenant: "acme", Node: "n1", PublicKey: bytes.Repeat([]byte{9}, 32)},
 		&BookReceipts{Tenant: "acme", Batch: []byte{0, 1, 2, 0xff}},
 		&InitCluster{ID: "c1", CACert: []byte("cert"), CAKey: []byte{1}, Node: Node{
@@ -45,6 +48,22 @@ func commands() []Command {
 		&SetReplicas{Tenant: "acme", Epoch: 3, Was: []Replica{{Node: "n1", Receiver: "r1"}}, Voters: []Replica{{Node: "n2", Receiver: "r2"}},
 			Learners: []Replica{{Node: "n3", Receiver: "r3"}}, AcceptLoss: true},
 		&SetLevel{Level: 2},
+		&AppendAudit{Entries: []AuditEntry{{Log: audit.Platform, Event: audit.Event{
+			Op: "op1", Phase: audit.Outcome, Action: "create-key", Tenant: "acme", Object: "Key k1", Before: json.RawMessage(`{"a":1}`),
+			After: json.RawMessage(`{"a":2}`), Reason: "why", Result: audit.Failed, Status: 409, Code: "key_exists", Request: "req_1", Node: "n1", Count: 2,
+			Actor: audit.Actor{Subject: "s", Name: "dev@acme.example", Method: "oidc", Issuer: "https://idp.example", Role: "auditor", Address: "192.0.2.1"},
+		}}}},
+		&AnchorAudit{Anchors: []Anchor{{Log: audit.TenantLog("acme"), Size: 7, Note: []byte("note")}}},
+		&RotateKey{Old: "k1", Key: Key{ID: "k2", Hash: bytes.Repeat([]byte{8}, 32), Tenant: "acme"}, OldExpiresAt: 9},
+		&CreateWrap{ID: "w1", Hash: bytes.Repeat([]byte{5}, 32), Sealed: []byte("sealed"), Tenant: "acme", Key: "k2", ExpiresAt: 10},
+		&OpenWrap{ID: "w1", Hash: bytes.Repeat([]byte{5}, 32)},
+		&GrantAccess{AccessGrant{ID: "g1", Tenant: "acme", Grantee: "a@bank.example", Scope: "logs", Envs: []string{"test"}, Reason: "why",
+			By: "o@acme.example", CreatedAt: 1, ExpiresAt: 2}},
+		&EndAccess{ID: "g1", Tenant: "acme"},
+		&BeginErasure{ID: "e1", Tenant: "acme", Reason: "left", By: "admin", Recipient: "age1x", NotBefore: 3},
+		&AdvanceErasure{Tenant: "acme", ID: "e1", Step: StepExport, Next: StepShred, Node: "n1", ExportSHA256: []byte{1}, Certificate: []byte("note"), Waiting: "n2"},
+		&CancelErasure{Tenant: "acme", ID: "e1"},
+		&SetHold{Tenant: "acme", Hold: true, Reason: "case 7", By: "admin"},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 
 	"github.com/bulkhead-ai/bulkhead"
@@ -24,8 +25,9 @@ type book struct {
 	dir     Dir            // with j
 	j       *journal       // nil = not open
 	users   int            // streams that have it open
-	poison  error          // nothing is done any more
-	trouble error          // for Copies
+	streams map[net.Conn]struct{}
+	poison  error // nothing is done any more
+	trouble error // for Copies
 
 	suspicions int // how often the copy was found damaged while it was in use
 

@@ -54,7 +54,7 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	books  map[bulkhead.TenantID]*book
-	conns  map[net.Conn]struct{}
+	conns  map[net.Conn]context.CancelFunc
 	closed bool
 	tasks  sync.WaitGroup
 }
@@ -84,7 +84,7 @@ func OpenKeeper(cfg KeeperConfig) (*Keeper, error) {
 		return nil, errors.Join(fmt.Errorf("open keeper's folder: %w", err), meta.Close())
 	}
 	return &Keeper{cfg: cfg, fs: cfg.FS, meta: meta, receiver: receiver, log: cfg.Log, prefer: better,
-		books: map[bulkhead.TenantID]*book{}, conns: map[net.Conn]struct{}{}}, nil
+		books: map[bulkhead.TenantID]*book{}, conns: map[net.Conn]context.CancelFunc{}}, nil
 }
 
 // Receiver is the identity of this node's disk: random, made with the disk's
@@ -101,8 +101,9 @@ func (k *Keeper) Close() error {
 		return nil
 	}
 	k.closed = true
-	for c := range k.conns {
+	for c, cancel := range k.conns {
 		c.Close()
+		cancel() // a stream may wait for something that does not come any more
 	}
 	k.mu.Unlock()
 	k.tasks.Wait()
@@ -116,13 +117,13 @@ func (k *Keeper) Close() error {
 }
 
 // enter registers a stream, so that Close ends it and waits.
-func (k *Keeper) enter(conn net.Conn) (leave func(), err error) {
+func (k *Keeper) enter(conn net.Conn, cancel context.CancelFunc) (leave func(), err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		return nil, ErrClosed
 	}
-	k.conns[conn] = struct{}{}
+	k.conns[conn] = cancel
 	k.tasks.Add(1)
 	return func() {
 		conn.Close()
@@ -145,7 +146,7 @@ func (k *Keeper) book(tenant bulkhead.TenantID) (*book, error) {
 	}
 	b := k.books[tenant]
 	if b == nil {
-		b = &book{k: k, tenant: tenant, bucket: newBucket(k.cfg.Budget)}
+		b = &book{k: k, tenant: tenant, bucket: newBucket(k.cfg.Budget), streams: map[net.Conn]struct{}{}}
 		k.books[tenant] = b
 	}
 	return b, nil

@@ -88,6 +88,9 @@ func (b *book) suspected(damage error) error {
 		o.yield(damage)
 		return err
 	}
+	for c := range b.streams { // the owner comes back at once, though it has nothing to write
+		c.Close()
+	}
 	if b.j != nil { // opened again, it is read whole
 		return errors.Join(err, b.j.sync(), b.shut())
 	}

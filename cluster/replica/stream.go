@@ -37,7 +37,9 @@ type session struct {
 // HandleStream serves one stream of another node until it ends. It is the
 // handler of the mux service "replica".
 func (k *Keeper) HandleStream(ctx context.Context, peer string, conn net.Conn) {
-	leave, err := k.enter(conn)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	leave, err := k.enter(conn, cancel)
 	if err != nil {
 		conn.Close()
 		return
@@ -185,6 +187,7 @@ func (s *session) seal(ctx context.Context, f *frame) (*frame, error) {
 	if err == nil && !s.open {
 		s.open, s.knows = true, s.book.suspicions
 		s.book.users++
+		s.book.streams[s.conn] = struct{}{}
 	}
 	return answer, err
 }
@@ -255,6 +258,7 @@ func (s *session) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.read.Close()
+	delete(b.streams, s.conn)
 	if b.users--; b.users == 0 && b.poison == nil {
 		if b.j != nil {
 			b.note(b.j.sync())

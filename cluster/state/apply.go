@@ -25,11 +25,13 @@ type tx struct {
 	View
 	now     int64 // Unix milliseconds of this command, never before that of an earlier one
 	touched change
+	opened  bulkhead.TenantID // whose wrapped secret this command answers
 }
 
 // Apply applies the command at a log index. The result is ApplyResult for
-// *command.Apply, command.Key for *CreateKey and *RevokeKey, []byte (the wrapped
-// key in force) for *SetDataKey, bulkhead.Epoch for *BeginEpoch, BookResult for
+// *command.Apply, command.Key for *CreateKey, *RevokeKey and *RotateKey,
+// command.DataKey (the one in force) for *SetDataKey, []byte for *OpenWrap,
+// command.Erasure for *BeginErasure and *AdvanceErasure, bulkhead.Epoch for *BeginEpoch, BookResult for
 // *BookReceipts, command.Node for *InitCluster, *JoinNode and *StartNode,
 // []bulkhead.TenantID (those that moved) for *Assign, Replicas for *SetReplicas,
 // nil for the others and for a command to be ignored. DecodeResult reads them
@@ -90,6 +92,7 @@ func (t *tx) do(env command.Envelope) (any, error) {
 	}
 	t.done = t.done.add(&done{
 		ID: env.ID, Index: t.index, Type: env.Command.Type(), Sum: append([]byte(nil), env.Sum[:]...), Result: raw,
+		Tenant: t.secretOf(env.Command, result),
 	})
 	touched := t.touched
 	t.changes = t.changes.add(t.index, &touched)
@@ -110,8 +113,44 @@ func (t *tx) dispatch(cmd command.Command) (any, error) {
 		return t.setDataKey(cmd)
 	case *command.BeginEpoch:
 		return t.beginEpoch(cmd)
+	case *command.AppendAudit:
+		return nil, t.appendAudit(cmd)
+	case *command.AnchorAudit:
+		return nil, t.anchorAudit(cmd)
+	}
+	if result, known, err := t.dispatchAccess(cmd); known {
+		return result, err
 	}
 	return t.dispatchCluster(cmd)
+}
+
+// dispatchAccess is dispatch for the commands about who may do what, and about
+// erasures.
+func (t *tx) dispatchAccess(cmd command.Command) (result any, known bool, err error) {
+	known = true
+	switch cmd := cmd.(type) {
+	case *command.RotateKey:
+		result, err = t.rotateKey(cmd)
+	case *command.CreateWrap:
+		err = t.createWrap(cmd)
+	case *command.OpenWrap:
+		result, err = t.openWrap(cmd)
+	case *command.GrantAccess:
+		err = t.grantAccess(cmd)
+	case *command.EndAccess:
+		err = t.endAccess(cmd)
+	case *command.BeginErasure:
+		result, err = t.beginErasure(cmd)
+	case *command.AdvanceErasure:
+		result, err = t.advanceErasure(cmd)
+	case *command.CancelErasure:
+		err = t.cancelErasure(cmd)
+	case *command.SetHold:
+		err = t.setHold(cmd)
+	default:
+		known = false
+	}
+	return result, known, err
 }
 
 // dispatchCluster is dispatch for the commands about the nodes. All but the

@@ -251,7 +251,7 @@ func TestResultsSurviveTheirJSON(t *testing.T) {
 
 func TestDecodeResult(t *testing.T) {
 	for n := range command.Type(0x80) {
-		known := n >= command.TypeApply && n <= command.TypeSetLevel
+		known := n >= command.TypeApply && n <= command.TypeSetHold
 		if _, err := DecodeResult(n, []byte("null")); (err == nil) != known {
 			t.Errorf("type %d: %v", n, err)
 		}

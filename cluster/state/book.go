@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
@@ -87,6 +88,7 @@ func (t *tenant) extend(batch *receipt.Batch) error {
 // addUsage adds the receipts to their rows, touching each row of the tree once.
 func (t *tx) addUsage(batch *receipt.Batch) error {
 	var fresh tree[*UsageRow] // rows of this batch, not yet published
+	var uses tree[*keyUse]    // likewise
 	for i := range batch.Receipts {
 		r := &batch.Receipts[i]
 		known, err := t.checkHome(r)
@@ -96,6 +98,8 @@ func (t *tx) addUsage(batch *receipt.Batch) error {
 		row := rowOf(r)
 		if !known {
 			row.Project, row.Env, row.Account, row.Key = "", "", "", ""
+		} else if _, ok := t.keys.get(row.Key); ok {
+			uses = t.noteUse(uses, r)
 		}
 		key := row.key()
 		if sum, ok := fresh.get(key); ok {
@@ -112,6 +116,10 @@ func (t *tx) addUsage(batch *receipt.Batch) error {
 		t.usage = t.usage.put(key, row)
 		return true
 	})
+	uses.scan("", func(key string, u *keyUse) bool {
+		t.uses = t.uses.put(key, u)
+		return true
+	})
 	return nil
 }
 
@@ -119,13 +127,18 @@ func (t *tx) addUsage(batch *receipt.Batch) error {
 // worker can neither write onto another's bill nor make names up. A key that the
 // state does not know at all was made after the backup that was restored: what it
 // used is the tenant's, in a row without a key. To refuse it would stop the tenant
-// for ever.
+// for ever. People with a token have no key; they use what the tenant's objects
+// name.
 func (t *tx) checkHome(r *receipt.Receipt) (known bool, err error) {
 	if r.Key == "" {
 		if r.Project != "" || r.Env != "" || r.Account != "" {
 			return false, fmt.Errorf("record %d: a project without a key", r.Seq)
 		}
 		return true, nil
+	}
+	if strings.HasPrefix(string(r.Key), personPrefix) {
+		_, err := t.account(&command.Key{Tenant: r.Tenant, Project: r.Project, Env: r.Env, Account: r.Account})
+		return err == nil && printable(string(r.Key), maxIDLen), nil
 	}
 	k, ok := t.keys.get(string(r.Key))
 	switch {

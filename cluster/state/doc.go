@@ -1,6 +1,8 @@
 // Package state is the replicated state machine: the desired state, the keys,
 // the tenants' epochs and data keys, the ledger of their usage, the members of
-// the cluster, and which of them runs a tenant and keeps copies of its journal.
+// the cluster, which of them runs a tenant and keeps copies of its journal, how
+// far the audit trail goes with its last lines, who was granted access to a
+// tenant's content, and the erasures of tenants.
 //
 // It is pure. Apply depends on the state, the index and the command, and on
 // nothing else: no clock (time is the stamp of the command, never going back),
@@ -18,5 +20,7 @@
 // other error of Apply says that this node cannot follow: it must stop.
 //
 // What this package does not promise: it does not know whether a command is
-// authorised, and the commands of one proposer are ordered only by the log.
+// authorised, and the commands of one proposer are ordered only by the log. A
+// tenant that was erased is gone from the state; what an older log or snapshot
+// on a disk still holds of it is cluster.Node.Purge's to remove.
 package state

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -94,7 +95,7 @@ func sumOf(t testing.TB, v *View) [32]byte {
 func tenantObject(name string) manifest.Object {
 	return manifest.Object{
 		Ref:        manifest.Ref{Kind: manifest.KindTenant, Name: name},
-		TenantSpec: &manifest.Tenant{Owner: "owner@" + name + ".example"},
+		TenantSpec: &manifest.Tenant{Owner: "owner@" + name + ".example", CostCenter: "CC-1"},
 	}
 }
 
@@ -147,6 +148,57 @@ func testKey(tenant, id string) *command.CreateKey {
 		ID: bulkhead.KeyID(id), Hash: h[:], Display: "bh_...abcd", Tenant: bulkhead.TenantID(tenant),
 		Project: "chat", Env: "prod", Account: "bot",
 	}}
+}
+
+func dataKey(tenant, wrapped string) *command.SetDataKey {
+	h := sha256.Sum256([]byte(wrapped))
+	return &command.SetDataKey{Tenant: bulkhead.TenantID(tenant), Wrapped: []byte(wrapped), ShareID: h[:]}
+}
+
+// erase erases a tenant as a whole, with the confirmation of every node.
+func (m *machine) erase(tenant string) command.Erasure {
+	m.t.Helper()
+	e := m.must(beginErasure(tenant)).(command.Erasure)
+	return m.finish(e)
+}
+
+// finish leads an erasure to its end.
+func (m *machine) finish(e command.Erasure) command.Erasure {
+	m.t.Helper()
+	steps := steps()
+	for i := slices.Index(steps, e.Step); i+1 < len(steps); i++ {
+		cmd := &command.AdvanceErasure{Tenant: e.Tenant, ID: e.ID, Step: steps[i]}
+		switch cmd.Step {
+		case command.StepExport:
+			cmd.ExportSHA256 = make([]byte, 32)
+		case command.StepShred, command.StepSnapshots:
+			m.confirm(*cmd)
+		case command.StepCertify:
+			cmd.Certificate = []byte("certificate of " + e.Tenant)
+		}
+		cmd.Next = steps[i+1]
+		e = m.must(cmd).(command.Erasure)
+	}
+	return e
+}
+
+func (m *machine) confirm(cmd command.AdvanceErasure) {
+	m.t.Helper()
+	nodes := []string{"n1"}
+	if members := m.st.Nodes(); len(members) > 0 {
+		nodes = nil
+		for _, n := range members {
+			nodes = append(nodes, n.ID)
+		}
+	}
+	for _, n := range nodes {
+		cmd.Node = n
+		m.must(&cmd)
+	}
+}
+
+func beginErasure(tenant string) *command.BeginErasure {
+	return &command.BeginErasure{ID: "e-" + tenant, Tenant: bulkhead.TenantID(tenant), Reason: "the team left", By: "admin@bank.example"}
 }
 
 // worker signs batches of receipts for one epoch as a tenant's worker does.

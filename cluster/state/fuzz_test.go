@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/bulkhead-ai/bulkhead/cluster/audit"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
@@ -56,12 +57,16 @@ func FuzzApply(f *testing.F) {
 	m.must(m.token("unused"))
 	for _, cmd := range []command.Command{
 		team("acme"), testKey("acme", "k2"), &command.RevokeKey{ID: "k1"}, begin(), w.batch([]receipt.Receipt{w.receipt()}),
-		&command.SetSuspended{Tenant: "acme", Suspended: true}, &command.SetDataKey{Tenant: "acme", Wrapped: []byte("w")},
+		&command.SetSuspended{Tenant: "acme", Suspended: true}, dataKey("acme", "w"),
 		upsert(providerObject("", "main"), bookObject("0.25")), remove1(projectObject("acme", "chat")),
 		initCluster("n1"), m.token("next"), &command.JoinNode{Token: "unused", Node: testNode("n3")}, startOf(testNode("n2"), "boot-2"),
 		&command.MarkNodes{RaftIndex: map[string]uint64{"n1": 2, "n2": 1}}, &command.SetDraining{ID: "n2", Draining: true},
 		&command.RemoveNode{ID: "n2"}, move("acme", "n1", "n2"), &command.SetLevel{Level: 1},
 		&command.SetReplicas{Tenant: "acme", Epoch: 1, Was: replicas(m, "n1"), Voters: replicas(m, "n1", "n2")},
+		appendAudit(audit.Platform, "tenant/acme"), &command.AnchorAudit{Anchors: []command.Anchor{{Log: audit.Platform, Size: 1, Note: []byte("x")}}},
+		rotate("k1", "k2"), wrap(m, "w1"), open(wrap(m, "w1")), grant(m, "g1", "a@bank.example", day), &command.EndAccess{ID: "g1", Tenant: "acme"},
+		beginErasure("acme"), &command.AdvanceErasure{Tenant: "acme", ID: "e-acme", Step: command.StepDrain, Next: command.StepShred},
+		&command.CancelErasure{Tenant: "acme", ID: "e-acme"}, &command.SetHold{Tenant: "acme", Hold: true, Reason: "r", By: "b"},
 	} {
 		raw, err := command.Encode(cmd, "id", m.now)
 		if err != nil {
@@ -107,6 +112,18 @@ func read(st *State) {
 		v.Removed(n.ID)
 	}
 	v.JoinToken("unused")
+	for _, l := range v.AuditLogs() {
+		v.AuditLog(l.Name)
+		v.Anchor(l.Name)
+	}
+	v.AuditSince(0, func(AuditLine) bool { return true })
+	for _, e := range v.Erasures() {
+		v.Erasure(e.Tenant)
+		v.Held(e.Tenant)
+		v.GrantFor(e.Tenant, "", 0)
+	}
+	v.Wrapped("w1")
+	v.LastUsed("k1")
 	v.AllObjects()
 	v.Objects(manifest.KindTenant)
 	v.RangeKeys(func(k *command.Key) bool { v.Key(k.ID); return true })
@@ -161,6 +178,9 @@ func oneOfEach(t testing.TB, base *View, records [5][]byte) *bytes.Buffer {
 	}
 	for i, id := range []byte{sectionCluster, sectionNodes, sectionRemoved, sectionTokens} {
 		section(id, records[i])
+	}
+	for id := byte(sectionLogs); id <= sectionHolds; id++ {
+		section(id, nil)
 	}
 	section(sectionEnd, nil)
 	if err := w.w.Flush(); err != nil || w.err != nil {

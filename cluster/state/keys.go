@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
@@ -16,30 +17,44 @@ const (
 	maxScope = 256 // models or endpoints of a key
 )
 
-// createKey adds a key. Times come from the command's stamp; an owner that is
-// not named is the account's.
 func (t *tx) createKey(cmd *command.CreateKey) (any, error) {
 	k := cmd.Key
-	if err := checkKey(&k); err != nil {
-		return nil, err
-	}
-	if k.ExpiresAt != 0 && k.ExpiresAt <= t.now {
-		return nil, invalid("expires_at", "The key would be expired already.")
-	}
-	account, err := t.account(&k)
+	k.Previous = ""
+	made, err := t.addKey(k)
 	if err != nil {
 		return nil, err
 	}
+	return made, nil
+}
+
+// addKey adds a key. Times come from the command's stamp; an owner or a service
+// that is not named is the account's.
+func (t *tx) addKey(k command.Key) (command.Key, error) {
+	k.CreatedAt, k.RevokedAt, k.Successor = t.now, 0, ""
+	if err := checkKey(&k); err != nil {
+		return k, err
+	}
+	if k.ExpiresAt != 0 && k.ExpiresAt <= t.now {
+		return k, invalid("expires_at", "The key would be expired already.")
+	}
+	if err := t.checkPersonal(&k); err != nil {
+		return k, err
+	}
+	account, err := t.account(&k)
+	if err != nil {
+		return k, err
+	}
+	if _, err := t.usableTenant(k.Tenant); err != nil {
+		return k, err
+	}
 	if _, ok := t.keys.get(string(k.ID)); ok {
-		return nil, bulkhead.E(bulkhead.Conflict, "key_exists", "There is a key "+quote(string(k.ID))+" already.")
+		return k, bulkhead.E(bulkhead.Conflict, "key_exists", "There is a key "+quote(string(k.ID))+" already.")
 	}
 	if _, ok := t.hashes.get(string(k.Hash)); ok {
-		return nil, bulkhead.E(bulkhead.Conflict, "key_exists", "This key exists already.")
+		return k, bulkhead.E(bulkhead.Conflict, "key_exists", "This key exists already.")
 	}
-	if k.Owner == "" {
-		k.Owner = account.Owner
-	}
-	k.CreatedAt, k.RevokedAt = t.now, 0
+	k.Owner = or(k.Owner, account.Owner)
+	k.Service = or(k.Service, or(account.Service, k.Account))
 	t.hashes = t.hashes.put(string(k.Hash), k.ID)
 	t.putKey(&k)
 	return k, nil
@@ -97,10 +112,16 @@ func checkKey(k *command.Key) error {
 	switch {
 	case !printable(string(k.ID), maxIDLen) || k.ID == "":
 		return invalid("id", "A key id has 1 to 64 printable ASCII characters.")
-	case len(k.Hash) != sha256.Size:
+	case strings.HasPrefix(string(k.ID), personPrefix):
+		return invalid("id", "No key id begins with person_: so the ids of people begin who have a token of their own.")
+	case len(k.Hash) != sha256.Size && (len(k.Hash) != 0 || k.RevokedAt == 0): // an erasure takes the hash away
 		return invalid("hash", "A key is stored as a SHA-256 hash of 32 bytes.")
-	case len(k.Display) > maxText || len(k.Owner) > maxText:
-		return invalid("owner", "Owner and display of a key have at most 256 bytes.")
+	case len(k.Display) > maxText || len(k.Owner) > maxText || len(k.Service) > maxText || len(k.Label) > maxText || len(k.CreatedBy) > maxText:
+		return invalid("owner", "Owner, service, label, maker and display of a key have at most 256 bytes each.")
+	case len(k.Sources) > maxSources || slices.ContainsFunc(k.Sources, func(s string) bool { return !validSource(s) }):
+		return invalid("sources", "A key names at most 64 networks that it may be used from, as 192.0.2.0/24 or 2001:db8::/32.")
+	case !printable(string(k.Successor), maxIDLen) || !printable(string(k.Previous), maxIDLen):
+		return invalid("successor", "A key id has 1 to 64 printable ASCII characters.")
 	case len(k.Models) > maxScope || len(k.Endpoints) > maxScope:
 		return invalid("models", "A key names at most 256 models and 256 endpoints.")
 	case k.ExpiresAt < 0:

@@ -10,11 +10,8 @@ import (
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 )
 
-// members reads the sections that version 1 did not have.
+// members reads the sections that a node without a cluster leaves empty.
 func (r *sectionReader) members(v *View) error {
-	if r.version < 2 {
-		return nil
-	}
 	for _, read := range [...]func(*View) error{r.cluster, r.nodes, r.removed, r.tokens} {
 		if err := read(v); err != nil {
 			return err

@@ -109,9 +109,26 @@ func (t *tx) deleteObject(ref manifest.Ref) error {
 		t.retired = t.retired.put(key, o.Meta.Generation)
 	}
 	if ref.Kind == manifest.KindTenant {
+		if err := t.neverUsed(bulkhead.TenantID(ref.Name)); err != nil {
+			return err
+		}
 		t.dropTenant(bulkhead.TenantID(ref.Name))
 	}
 	t.touchObject(ref)
+	return nil
+}
+
+// neverUsed refuses to delete a tenant that has anything to destroy: that is an
+// erasure, which says who wanted it and proves that it was done.
+func (t *tx) neverUsed(id bulkhead.TenantID) error {
+	if err := t.notHeld(id); err != nil {
+		return err
+	}
+	rec, ok := t.tenants.get(string(id))
+	if ok && (rec.Erasing || len(rec.DataKey) > 0 || rec.AppliedSeq > 0 || rec.TreeSize > 0) {
+		return bulkhead.E(bulkhead.Conflict, "use_tenant_delete", "Tenant "+quote(string(id))+
+			" has data. Delete it with: bulkhead tenant delete "+string(id))
+	}
 	return nil
 }
 
@@ -137,6 +154,9 @@ func (t *tx) upsertObject(o manifest.Object, res *ApplyResult) error {
 	t.retired = t.retired.del(key)
 	t.objects = t.objects.put(key, &object{o, Meta{Generation: last + 1, CreatedAt: t.now, UpdatedAt: t.now}})
 	if o.Kind == manifest.KindTenant {
+		if _, ok := t.running(bulkhead.TenantID(o.Name)); ok {
+			return tenantErasing(bulkhead.TenantID(o.Name))
+		}
 		if err := t.createTenant(bulkhead.TenantID(o.Name)); err != nil {
 			return err
 		}

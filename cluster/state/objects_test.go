@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -119,18 +120,15 @@ func TestRevFollowsThePolicy(t *testing.T) {
 	moves("platform provider", true, true, upsert(providerObject("", "main")))
 	moves("price book", true, true, upsert(bookObject("0.25")))
 	moves("epoch", false, false, &command.BeginEpoch{Tenant: "acme", Node: "n1", PublicKey: make([]byte, 32)})
-	moves("data key", false, false, &command.SetDataKey{Tenant: "acme", Wrapped: []byte("w")})
+	moves("data key", false, false, dataKey("acme", "w"))
 }
 
 func TestTenantOfADeletedNameBeginsAnew(t *testing.T) {
 	m, w := ledger(t)
 	w.book(w.receipt())
-	m.must(&command.SetDataKey{Tenant: "acme", Wrapped: []byte("first")})
+	m.must(dataKey("acme", "first"))
 	old, _ := m.st.Tenant("acme")
-	m.must(&command.RevokeKey{ID: "k1"})
-	m.must(&command.Apply{Delete: []manifest.Ref{
-		tenantObject("acme").Ref, projectObject("acme", "chat").Ref, accountObject("acme", "chat", "bot").Ref,
-	}})
+	m.erase("acme")
 	if _, ok := m.st.Tenant("acme"); ok || len(m.st.Tenants()) != 0 {
 		t.Fatal("a deleted tenant is still there")
 	}
@@ -201,10 +199,12 @@ func TestEpochsAndDataKeys(t *testing.T) {
 			t.Errorf("epoch %v, want %d", got, want)
 		}
 	}
-	m.refused("invalid_command", &command.SetDataKey{Tenant: "acme"})
+	m.refused("invalid_command", &command.SetDataKey{Tenant: "acme", ShareID: make([]byte, 32)})
+	m.refused("invalid_command", &command.SetDataKey{Tenant: "acme", Wrapped: []byte("w"), ShareID: make([]byte, 31)})
 	for _, offered := range []string{"first", "second"} {
-		if got := m.must(&command.SetDataKey{Tenant: "acme", Wrapped: []byte(offered)}).([]byte); string(got) != "first" {
-			t.Errorf("offered %s: %s is in force", offered, got)
+		got := m.must(dataKey("acme", offered)).(command.DataKey)
+		if want := dataKey("acme", "first"); string(got.Wrapped) != "first" || !bytes.Equal(got.ShareID, want.ShareID) {
+			t.Errorf("offered %s: %s is in force", offered, got.Wrapped)
 		}
 	}
 }

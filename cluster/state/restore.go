@@ -40,9 +40,8 @@ func (s *State) Restore(r io.Reader) error {
 }
 
 type sectionReader struct {
-	r       *bufio.Reader
-	crc     uint32
-	version uint16
+	r   *bufio.Reader
+	crc uint32
 }
 
 func (r *sectionReader) view() (*View, error) {
@@ -51,7 +50,7 @@ func (r *sectionReader) view() (*View, error) {
 		return nil, err
 	}
 	for _, read := range [...]func(*View) error{
-		r.objects, r.retired, r.tenants, r.keys, r.usage, r.done, r.members, r.end,
+		r.objects, r.retired, r.tenants, r.keys, r.usage, r.done, r.members, r.access, r.end,
 	} {
 		if err := read(v); err != nil {
 			return nil, err
@@ -60,7 +59,10 @@ func (r *sectionReader) view() (*View, error) {
 	if err := v.checkTenants(); err != nil {
 		return nil, err
 	}
-	return v, v.checkMembers()
+	if err := v.checkMembers(); err != nil {
+		return nil, err
+	}
+	return v, v.checkAccess()
 }
 
 // take reads exactly len(b) bytes; the end of the input is damage.
@@ -100,9 +102,8 @@ func (r *sectionReader) header(v *View) error {
 	if string(b[:4]) != snapshotMagic {
 		return fmt.Errorf("%w: no header", ErrSnapshot)
 	}
-	r.version = binary.BigEndian.Uint16(b[4:])
-	if r.version < 1 || r.version > snapshotVersion {
-		return fmt.Errorf("snapshot version %d: this build reads versions 1 to %d", r.version, snapshotVersion)
+	if version := binary.BigEndian.Uint16(b[4:]); version != snapshotVersion {
+		return fmt.Errorf("snapshot version %d: this build reads version %d", version, snapshotVersion)
 	}
 	v.index = binary.BigEndian.Uint64(b[8:])
 	v.clock = int64(binary.BigEndian.Uint64(b[16:]))
@@ -232,6 +233,9 @@ func (v *View) indexKeys(all []*command.Key) error {
 	var hashes builder[bulkhead.KeyID]
 	slices.SortFunc(all, func(a, b *command.Key) int { return bytes.Compare(a.Hash, b.Hash) })
 	for _, k := range all {
+		if len(k.Hash) == 0 {
+			continue
+		}
 		if err := hashes.add(string(k.Hash), k.ID); err != nil {
 			return fmt.Errorf("%w: hash of key %s: %w", ErrSnapshot, k.ID, err)
 		}

@@ -14,10 +14,14 @@ func DecodeResult(t command.Type, raw []byte) (any, error) {
 	switch t {
 	case command.TypeApply:
 		return decodeResult[ApplyResult](raw)
-	case command.TypeCreateKey, command.TypeRevokeKey:
+	case command.TypeCreateKey, command.TypeRevokeKey, command.TypeRotateKey:
 		return decodeResult[command.Key](raw)
 	case command.TypeSetDataKey:
+		return decodeResult[command.DataKey](raw)
+	case command.TypeOpenWrap:
 		return decodeResult[[]byte](raw)
+	case command.TypeBeginErasure, command.TypeAdvanceErasure:
+		return decodeResult[command.Erasure](raw)
 	case command.TypeBeginEpoch:
 		return decodeResult[bulkhead.Epoch](raw)
 	case command.TypeBookReceipts:
@@ -29,7 +33,9 @@ func DecodeResult(t command.Type, raw []byte) (any, error) {
 	case command.TypeSetReplicas:
 		return decodeResult[Replicas](raw)
 	case command.TypeSetSuspended, command.TypeCreateJoinToken, command.TypeMarkNodes,
-		command.TypeSetDraining, command.TypeRemoveNode, command.TypeSetLevel:
+		command.TypeSetDraining, command.TypeRemoveNode, command.TypeSetLevel, command.TypeAppendAudit,
+		command.TypeAnchorAudit, command.TypeCreateWrap, command.TypeGrantAccess, command.TypeEndAccess,
+		command.TypeCancelErasure, command.TypeSetHold:
 		return nil, nil
 	}
 	return nil, fmt.Errorf("decode result: %w: type %d", command.ErrUnknown, t)

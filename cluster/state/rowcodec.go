@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/audit"
 )
 
 // A usage row is its eight names, its counters and its two amounts, each name
@@ -97,4 +99,32 @@ func takeName(b *[]byte, to *string) bool {
 	*to = string((*b)[size : size+int(n)])
 	*b = (*b)[size+int(n):]
 	return true
+}
+
+// A line of the audit trail is its two numbers, the name of its log and the line.
+
+var errLine = errors.New("malformed line of the audit trail")
+
+func appendLine(b []byte, l *AuditLine) []byte {
+	b = binary.AppendUvarint(b, l.N)
+	b = binary.AppendUvarint(b, l.Seq)
+	b = appendName(b, l.Log)
+	return append(b, l.Line...)
+}
+
+// parseLine takes any bytes as the line itself: the numbers say where it belongs.
+func parseLine(b []byte) (*AuditLine, error) {
+	l := new(AuditLine)
+	for _, to := range [...]*uint64{&l.N, &l.Seq} {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n == 0 {
+			return nil, errLine
+		}
+		*to, b = n, b[size:]
+	}
+	if !takeName(&b, &l.Log) || len(b) == 0 || len(b) > audit.MaxLine {
+		return nil, errLine
+	}
+	l.Line = slices.Clone(b)
+	return l, nil
 }

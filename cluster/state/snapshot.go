@@ -9,13 +9,14 @@ import (
 	"hash/crc32"
 	"io"
 
+	"github.com/bulkhead-ai/bulkhead/cluster/audit"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 )
 
-// A snapshot is a header, the ten sections in this order, and an empty end
-// section. Version 1, which knew no clusters, lacks those from the cluster on. Integers are big endian; each CRC-32C covers its header or section
-// from the first byte. Records stand in the order of their keys, so two equal
-// states have equal snapshots.
+// A snapshot is a header, the sections in this order, and an empty end section.
+// Integers are big endian; each CRC-32C covers its header or section from the
+// first byte. Records stand in the order of their keys, so two equal states have
+// equal snapshots.
 //
 //	+------+---------+----------+-------+-------+--------------+-------+-----+
 //	| BHST | version | reserved | index | clock | platform rev | slots | CRC |
@@ -26,10 +27,11 @@ import (
 //	| 1       | 8     |          4       ...      | 4   |
 //	+---------+-------+---------------------------+-----+
 //
-// Usage rows are binary (see appendRow), the rest is JSON: rows are many.
+// Usage rows and lines of the audit trail are binary (see appendRow and
+// appendLine), because they are many; the rest is JSON.
 const (
 	snapshotMagic   = "BHST"
-	snapshotVersion = 2
+	snapshotVersion = 3
 	snapshotHead    = 36
 	sectionHead     = 9
 	maxRecord       = 8 << 20
@@ -47,7 +49,17 @@ const (
 	sectionNodes   = 8
 	sectionRemoved = 9
 	sectionTokens  = 10
-	sectionEnd     = 0xff
+
+	sectionLogs     = 11
+	sectionTrail    = 12
+	sectionAnchors  = 13
+	sectionUses     = 14
+	sectionWraps    = 15
+	sectionGrants   = 16
+	sectionErasures = 17
+	sectionHolds    = 18
+
+	sectionEnd = 0xff
 )
 
 // The records that are not stored as they are.
@@ -86,6 +98,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	})
 	writeSection(sw, sectionDone, v.done.byID, func(_ string, d *done) ([]byte, error) { return json.Marshal(d) })
 	sw.members(v)
+	sw.access(v)
 	writeSection(sw, sectionEnd, tree[bool]{}, nil)
 	if sw.err == nil {
 		sw.err = sw.w.Flush()
@@ -108,6 +121,23 @@ func (w *sectionWriter) members(v *View) {
 	writeSection(w, sectionNodes, v.nodes, func(_ string, n *command.Node) ([]byte, error) { return json.Marshal(n) })
 	writeSection(w, sectionRemoved, v.removed, func(_ string, n *removedNode) ([]byte, error) { return json.Marshal(n) })
 	writeSection(w, sectionTokens, v.tokens, func(_ string, j *joinToken) ([]byte, error) { return json.Marshal(j) })
+}
+
+// access writes the audit trail and what is known of keys' use, grants and
+// erasures.
+func (w *sectionWriter) access(v *View) {
+	writeSection(w, sectionLogs, v.logs, func(_ string, l *audit.Log) ([]byte, error) { return json.Marshal(l) })
+	var buf []byte
+	writeSection(w, sectionTrail, v.trail.lines, func(_ string, l *AuditLine) ([]byte, error) {
+		buf = appendLine(buf[:0], l)
+		return buf, nil
+	})
+	writeSection(w, sectionAnchors, v.anchors, func(_ string, a *command.Anchor) ([]byte, error) { return json.Marshal(a) })
+	writeSection(w, sectionUses, v.uses, func(_ string, u *keyUse) ([]byte, error) { return json.Marshal(u) })
+	writeSection(w, sectionWraps, v.wraps, func(_ string, x *command.CreateWrap) ([]byte, error) { return json.Marshal(x) })
+	writeSection(w, sectionGrants, v.grants, func(_ string, g *command.AccessGrant) ([]byte, error) { return json.Marshal(g) })
+	writeSection(w, sectionErasures, v.erasures, func(_ string, e *erasure) ([]byte, error) { return json.Marshal(e) })
+	writeSection(w, sectionHolds, v.holds, func(_ string, h *hold) ([]byte, error) { return json.Marshal(h) })
 }
 
 // Sum is the SHA-256 of the view's snapshot: nodes that applied the same

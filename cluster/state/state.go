@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/cluster/audit"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 )
@@ -39,6 +40,15 @@ type View struct {
 	tokens   tree[*joinToken]    // by id
 	byNode   tree[bool]          // by node NUL tenant: who is assigned where
 
+	trail    trail                      // last lines of the audit trail
+	logs     tree[*audit.Log]           // how far its logs go, by name
+	anchors  tree[*command.Anchor]      // newest checkpoints, by log
+	uses     tree[*keyUse]              // by key id
+	wraps    tree[*command.CreateWrap]  // by id
+	grants   tree[*command.AccessGrant] // by tenant NUL id
+	erasures tree[*erasure]             // by erasureKey
+	holds    tree[*hold]                // by tenant
+
 	changes feed   // what the last commands touched; not part of the replicated state
 	rewound uint64 // restores of an older state; not part of it either
 }
@@ -61,12 +71,15 @@ type Tenant struct {
 	ID         bulkhead.TenantID
 	Spec       manifest.Tenant
 	Suspended  bool
+	Erasing    bool           // an erasure goes on: no request is served, and from its step shred on no worker runs
+	CreatedAt  int64          // Unix milliseconds
 	Rev        uint64         // index of the last command that changed anything the tenant's policy depends on
 	Epoch      bulkhead.Epoch // 0: no worker was ever started
 	Node       string         // where the epoch runs
 	Assigned   string         // the node that may begin an epoch; "" = none, and always so without a cluster
 	PublicKey  []byte         // Ed25519 key of the epoch
-	DataKey    []byte         // wrapped by the cluster key; nil: not made yet
+	DataKey    []byte         // wrapped by the cluster key and the key share; nil: not made yet
+	ShareID    []byte         // SHA-256 of the key share without which DataKey does not open
 	Slot       uint32         // small, unique, never used again: the worker's uid is base + slot
 	AppliedSeq uint64         // journal records up to here are booked
 	TreeSize   uint64         // receipts booked
@@ -126,3 +139,50 @@ func (s *State) Node(id string) (command.Node, bool) { return s.View().Node(id) 
 
 // JoinToken answers a join token that is not forgotten yet.
 func (s *State) JoinToken(id string) (command.CreateJoinToken, bool) { return s.View().JoinToken(id) }
+
+// AuditLog answers how far a log of the audit trail goes.
+func (s *State) AuditLog(name string) (audit.Log, bool) { return s.View().AuditLog(name) }
+
+// AuditLogs lists the logs that are not empty, sorted by name.
+func (s *State) AuditLogs() []audit.Log { return s.View().AuditLogs() }
+
+// Anchor answers the newest signed checkpoint of a log.
+func (s *State) Anchor(log string) (command.Anchor, bool) { return s.View().Anchor(log) }
+
+// AuditCount is the N of the last line of the audit trail; 0: there is none.
+func (s *State) AuditCount() uint64 { return s.View().AuditCount() }
+
+// AuditSince calls fn for the lines after the n-th that are kept, see
+// View.AuditSince.
+func (s *State) AuditSince(n uint64, fn func(AuditLine) bool) (whole bool) {
+	return s.View().AuditSince(n, fn)
+}
+
+// LastUsed answers when a key was last used, and how often.
+func (s *State) LastUsed(id bulkhead.KeyID) (ms int64, requests int64) { return s.View().LastUsed(id) }
+
+// Grants lists the grants of a tenant, sorted by id.
+func (s *State) Grants(tenant bulkhead.TenantID) []command.AccessGrant {
+	return s.View().Grants(tenant)
+}
+
+// GrantFor answers the grant by which a person may read a tenant's content.
+func (s *State) GrantFor(tenant bulkhead.TenantID, grantee string, nowMS int64) (command.AccessGrant, bool) {
+	return s.View().GrantFor(tenant, grantee, nowMS)
+}
+
+// Erasure answers the newest erasure of a tenant's name, a finished one too.
+func (s *State) Erasure(tenant bulkhead.TenantID) (command.Erasure, bool) {
+	return s.View().Erasure(tenant)
+}
+
+// Erasures lists all erasures, finished ones too.
+func (s *State) Erasures() []command.Erasure { return s.View().Erasures() }
+
+// Held reports whether a tenant is under legal hold, and why.
+func (s *State) Held(tenant bulkhead.TenantID) (reason string, held bool) {
+	return s.View().Held(tenant)
+}
+
+// Wrapped answers a wrapped secret that was not read yet.
+func (s *State) Wrapped(id string) (command.CreateWrap, bool) { return s.View().Wrapped(id) }

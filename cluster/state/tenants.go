@@ -2,6 +2,7 @@ package state
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/bulkhead-ai/bulkhead"
@@ -23,6 +24,7 @@ const (
 type tenant struct {
 	Deleted    bool           `json:"deleted,omitempty"`
 	Suspended  bool           `json:"suspended,omitempty"`
+	Erasing    bool           `json:"erasing,omitempty"`
 	Rev        uint64         `json:"rev"`
 	Slot       uint32         `json:"slot"`
 	Epoch      bulkhead.Epoch `json:"epoch,omitempty"`
@@ -30,6 +32,7 @@ type tenant struct {
 	Assigned   string         `json:"assigned,omitempty"` // a member, or nobody
 	PublicKey  []byte         `json:"public_key,omitempty"`
 	DataKey    []byte         `json:"data_key,omitempty"`
+	ShareID    []byte         `json:"share_id,omitempty"` // with DataKey only
 	AppliedSeq uint64         `json:"applied_seq,omitempty"`
 	TreeSize   uint64         `json:"tree_size,omitempty"`
 	TreeRoot   []byte         `json:"tree_root,omitempty"`
@@ -61,7 +64,7 @@ func (t *tx) createTenant(id bulkhead.TenantID) error {
 func (t *tx) dropTenant(id bulkhead.TenantID) {
 	rec, _ := t.tenants.get(string(id))
 	next := *rec
-	next.Deleted, next.DataKey = true, nil
+	next.Deleted, next.Erasing, next.DataKey, next.ShareID = true, false, nil, nil
 	next.Assigned, next.Voters, next.Learners = "", nil, nil
 	t.putTenant(id, &next)
 }
@@ -114,14 +117,20 @@ func (t *tx) setDataKey(cmd *command.SetDataKey) (any, error) {
 		return nil, err
 	}
 	if len(rec.DataKey) > 0 {
-		return rec.DataKey, nil
+		return command.DataKey{Wrapped: rec.DataKey, ShareID: rec.ShareID}, nil
+	}
+	if err := t.notDestroyed(cmd.Tenant); err != nil {
+		return nil, err
 	}
 	if n := len(cmd.Wrapped); n == 0 || n > maxWrapped {
 		return nil, invalid("wrapped", "A wrapped data key has 1 to 4096 bytes.")
 	}
-	rec.DataKey = cmd.Wrapped
+	if len(cmd.ShareID) != sha256.Size {
+		return nil, invalid("share_id", "A key share is named by its SHA-256 of 32 bytes.")
+	}
+	rec.DataKey, rec.ShareID = cmd.Wrapped, cmd.ShareID
 	t.keepTenant(cmd.Tenant, &rec)
-	return rec.DataKey, nil
+	return command.DataKey{Wrapped: rec.DataKey, ShareID: rec.ShareID}, nil
 }
 
 func (t *tx) beginEpoch(cmd *command.BeginEpoch) (any, error) {
@@ -138,6 +147,9 @@ func (t *tx) beginEpoch(cmd *command.BeginEpoch) (any, error) {
 	if t.cluster != nil && rec.Assigned != cmd.Node {
 		return nil, bulkhead.E(bulkhead.Conflict, "not_assigned",
 			"Tenant "+quote(string(cmd.Tenant))+" is not assigned to node "+quote(cmd.Node)+".")
+	}
+	if err := t.notDestroyed(cmd.Tenant); err != nil {
+		return nil, err
 	}
 	if cmd.After > rec.Epoch+maxEpochStep {
 		return nil, invalid("after", "No copy of a journal can know an epoch so far ahead.")

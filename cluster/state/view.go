@@ -69,8 +69,8 @@ func (v *View) Tenant(id bulkhead.TenantID) (Tenant, bool) {
 		return Tenant{}, false
 	}
 	return Tenant{
-		ID: id, Spec: *o.Object.TenantSpec, Suspended: t.Suspended, Rev: max(t.Rev, v.platformRev),
-		Epoch: t.Epoch, Node: t.Node, Assigned: t.Assigned, PublicKey: t.PublicKey, DataKey: t.DataKey, Slot: t.Slot,
+		ID: id, Spec: *o.Object.TenantSpec, Suspended: t.Suspended, Erasing: t.Erasing, CreatedAt: o.Meta.CreatedAt, Rev: max(t.Rev, v.platformRev),
+		Epoch: t.Epoch, Node: t.Node, Assigned: t.Assigned, PublicKey: t.PublicKey, DataKey: t.DataKey, ShareID: t.ShareID, Slot: t.Slot,
 		AppliedSeq: t.AppliedSeq, TreeSize: t.TreeSize, TreeRoot: t.TreeRoot, Frontier: t.Frontier,
 		Voters: t.Voters, Learners: t.Learners,
 	}, true
@@ -118,6 +118,7 @@ func copyKey(k *command.Key) command.Key {
 	c.Hash = slices.Clone(k.Hash)
 	c.Models = slices.Clone(k.Models)
 	c.Endpoints = slices.Clone(k.Endpoints)
+	c.Sources = slices.Clone(k.Sources)
 	return c
 }
 

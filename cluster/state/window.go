@@ -31,6 +31,8 @@ type done struct {
 	Type   command.Type    `json:"type"`
 	Sum    []byte          `json:"sum"`
 	Result json.RawMessage `json:"result"`
+
+	Tenant bulkhead.TenantID `json:"tenant,omitempty"` // whose secrets are in the result
 }
 
 func (d *done) size() int { return len(d.ID) + len(d.Result) + 128 }
@@ -47,6 +49,14 @@ func (w window) add(d *done) window {
 		w.byID = w.byID.del(id)
 		w.bytes -= old.size()
 	}
+	return w
+}
+
+// replace puts another answer in the place of one that is kept.
+func (w window) replace(d *done) window {
+	old, _ := w.byID.get(d.ID)
+	w.bytes += d.size() - old.size()
+	w.byID = w.byID.put(d.ID, d)
 	return w
 }
 

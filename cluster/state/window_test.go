@@ -18,8 +18,14 @@ func TestRepeatedIDAppliesOnce(t *testing.T) {
 	m := newMachine(t)
 	commands := []command.Command{
 		team("acme"), testKey("acme", "k1"), &command.RevokeKey{ID: "k1"}, begin(),
-		&command.SetDataKey{Tenant: "acme", Wrapped: []byte("w")}, &command.SetSuspended{Tenant: "acme", Suspended: true},
+		dataKey("acme", "w"), &command.SetSuspended{Tenant: "acme", Suspended: true},
+		testKey("acme", "k2"), rotate("k2", "k3"), wrap(m, "w1"), grant(m, "g1", "a@bank.example", day), &command.EndAccess{Tenant: "acme", ID: "g1"},
+		appendAudit("platform"), &command.AnchorAudit{Anchors: []command.Anchor{{Log: "platform", Size: 1, Note: []byte("note")}}},
+		&command.SetHold{Tenant: "acme", Hold: true, Reason: "case 7", By: "admin"}, &command.SetHold{Tenant: "acme"},
 	}
+	wrapped := commands[8].(*command.CreateWrap)
+	wrapped.Key = "k3"
+	commands = append(commands, open(wrapped), beginErasure("acme"), &command.AdvanceErasure{Tenant: "acme", ID: "e-acme", Step: command.StepDrain, Node: "n1"})
 	var first []any
 	for i, cmd := range commands {
 		r, err := m.tryID(fmt.Sprint("c", i), cmd)

@@ -8,13 +8,16 @@ import (
 	"unicode/utf8"
 
 	"github.com/bulkhead-ai/bulkhead"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // maxCount bounds counts of limits, so that sums of them stay in range.
 const maxCount = 1 << 50
 
 // text holds human-readable words to what every terminal shows alike: control,
-// zero width and direction characters could make one name look like another.
+// zero width and direction characters could make one name look like another, and
+// so could the same word in two compositions.
 func (c *object) text(field, s string, runes int) {
 	if !utf8.ValidString(s) || utf8.RuneCountInString(s) > runes {
 		c.add(field, fmt.Sprintf("want at most %d characters", runes))
@@ -26,6 +29,16 @@ func (c *object) text(field, s string, runes int) {
 			return
 		}
 	}
+	if !norm.NFC.IsNormalString(s) {
+		c.add(field, "is not in Unicode's normal form C")
+	}
+}
+
+func (c *object) costCenter(field, s string) {
+	if s == "" {
+		c.add(field, "is missing; want the cost centre that pays")
+	}
+	c.text(field, s, maxTag)
 }
 
 func (c *object) email(field, s string) {

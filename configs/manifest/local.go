@@ -17,6 +17,7 @@ const (
 	maxPrices      = 100_000
 	maxModels      = 1000
 	maxOptions     = 32
+	maxTag         = 64 // characters of a cost centre or service
 	maxSealed      = 64 << 10
 	maxPluginBytes = 1 << 30
 	maxTimeout     = time.Hour
@@ -46,6 +47,8 @@ func local(o Object) []Problem {
 		c.priceBook(o.PriceBookSpec)
 	case KindPlugin:
 		c.plugin(o.PluginSpec)
+	case KindPolicy:
+		c.policy(o.PolicySpec)
 	}
 	return c.problems
 }
@@ -74,7 +77,7 @@ func (c *object) checkRef() {
 		needTenant, mayTenant = true, true
 	case KindServiceAccount:
 		needTenant, mayTenant, project = true, true, true
-	case KindProvider, KindRoute:
+	case KindProvider, KindRoute, KindPolicy:
 		mayTenant = true
 	}
 	c.owner("metadata.tenant", string(c.ref.Tenant), needTenant, mayTenant)
@@ -104,7 +107,7 @@ func (c *object) owner(field, s string, need, may bool) {
 func (c *object) tenant(t *Tenant) {
 	c.text("spec.display_name", t.DisplayName, 128)
 	c.email("spec.owner", t.Owner)
-	c.text("spec.cost_center", t.CostCenter, 64)
+	c.costCenter("spec.cost_center", t.CostCenter)
 	if t.Tier != "" && t.Tier != "standard" && t.Tier != "dedicated" {
 		c.add("spec.tier", fmt.Sprintf("%.40q is no tier; one of standard, dedicated", t.Tier))
 	}
@@ -132,12 +135,12 @@ func (c *object) project(p *Project) {
 	sort.Strings(names)
 	for _, name := range names {
 		field, e := "spec.environments."+name, p.Environments[name]
-		if name != "prod" && name != "test" && name != "sandbox" {
-			c.add(field, "is no environment; one of prod, test, sandbox")
+		if !slices.Contains(environments(), name) {
+			c.add(field, "is no environment; one of "+strings.Join(environments(), ", "))
 		}
-		c.models(field+".models", e.Models)
-		c.limits(field+".limits", e.Limits)
+		c.environment(field, e)
 	}
+	c.text("spec.cost_center", p.CostCenter, maxTag)
 	c.limits("spec.limits", p.Limits)
 }
 
@@ -158,6 +161,7 @@ func (c *object) models(field string, models []string) {
 
 func (c *object) account(a *ServiceAccount) {
 	c.email("spec.owner", a.Owner)
+	c.text("spec.service", a.Service, maxTag)
 	if a.Priority < -10 || a.Priority > 10 {
 		c.add("spec.priority", "want -10 to 10")
 	}

@@ -35,6 +35,7 @@ kind: Tenant
 metadata: {name: fraud}
 spec:
   owner: owner@bank.example
+  cost_center: CC-1
   limits:
     requests_per_minute: 600
     burst: 50
@@ -96,36 +97,36 @@ func TestDecodeCore(t *testing.T) {
 
 func TestDecodeRefusesWithLineAndReason(t *testing.T) {
 	tests := []struct{ name, in, want string }{
-		{"no kind", "metadata: {name: a}\n", "x.yaml:1: kind: is missing; one of Tenant, Plugin, Provider, Route, Project, ServiceAccount, PriceBook"},
-		{"later kind", "kind: Policy\nmetadata: {name: a}\n", `x.yaml:1: kind: "Policy" is not a kind of this build; one of Tenant, Plugin, Provider, Route, Project, ServiceAccount, PriceBook`},
+		{"no kind", "metadata: {name: a}\n", "x.yaml:1: kind: is missing; one of Tenant, Plugin, Provider, Route, Project, ServiceAccount, PriceBook, Policy"},
+		{"later kind", "kind: Webhook\nmetadata: {name: a}\n", `x.yaml:1: kind: "Webhook" is not a kind of this build; one of Tenant, Plugin, Provider, Route, Project, ServiceAccount, PriceBook, Policy`},
 		{"unknown top field", "kind: Tenant\nmetadata: {name: a}\nspecs: {}\nspec: {owner: a@b}\n", "x.yaml:3: specs: unknown field; did you mean spec?"},
-		{"no owner", "kind: Tenant\nmetadata: {name: a}\n", "x.yaml:1: spec.owner: is missing; want the e-mail address of who answers for it"},
-		{"bad owner", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: nobody\n", `x.yaml:4: spec.owner: "nobody" is no e-mail address`},
+		{"no owner", "kind: Tenant\nmetadata: {name: a}\n", "x.yaml:1: spec.owner: is missing; want the e-mail address of who answers for it\nx.yaml:1: spec.cost_center: is missing; want the cost centre that pays"},
+		{"bad owner", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: nobody\n  cost_center: CC-1\n", `x.yaml:4: spec.owner: "nobody" is no e-mail address`},
 		{"misspelt limit", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  limits: {request_per_minute: 1}\n",
 			"x.yaml:5: spec.limits.request_per_minute: unknown field; did you mean requests_per_minute?"},
-		{"negative", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  limits:\n    daily:\n      requests: -1\n      cost: \"-0.01\"\n",
+		{"negative", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  limits:\n    daily:\n      requests: -1\n      cost: \"-0.01\"\n  cost_center: CC-1\n",
 			"x.yaml:7: spec.limits.daily.requests: want 0 to 1125899906842624\nx.yaml:8: spec.limits.daily.cost: must not be negative"},
-		{"burst alone", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, limits: {burst: 5}}\n",
+		{"burst alone", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, limits: {burst: 5}}\n",
 			"x.yaml:3: spec.limits.burst: needs requests_per_minute, the steady rate that it goes beyond"},
-		{"cyrillic name", "kind: Tenant\nmetadata: {name: аdmin}\nspec: {owner: a@b}\n",
+		{"cyrillic name", "kind: Tenant\nmetadata: {name: аdmin}\nspec: {owner: a@b, cost_center: CC-1}\n",
 			`x.yaml:2: metadata.name: "аdmin" is no name: want a DNS label: 1 to 63 of a-z, 0-9 and inner hyphens`},
-		{"dots", "kind: Tenant\nmetadata: {name: ..}\nspec: {owner: a@b}\n",
+		{"dots", "kind: Tenant\nmetadata: {name: ..}\nspec: {owner: a@b, cost_center: CC-1}\n",
 			`x.yaml:2: metadata.name: ".." is no name: want a DNS label: 1 to 63 of a-z, 0-9 and inner hyphens`},
-		{"zero width", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, display_name: \"a\\u200bb\"}\n",
+		{"zero width", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, display_name: \"a\\u200bb\"}\n",
 			"x.yaml:3: spec.display_name: character U+200B is not printable"},
-		{"tier", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, tier: gold}\n", `x.yaml:3: spec.tier: "gold" is no tier; one of standard, dedicated`},
-		{"pin of a standard tenant", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  placement: {node: n1}\n",
+		{"tier", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, tier: gold}\n", `x.yaml:3: spec.tier: "gold" is no tier; one of standard, dedicated`},
+		{"pin of a standard tenant", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  placement: {node: n1}\n  cost_center: CC-1\n",
 			"x.yaml:5: spec.placement.node: only a tenant of tier dedicated can be pinned to a node; set tier: dedicated, or want labels instead"},
-		{"pin to nothing", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  tier: dedicated\n  placement:\n    node: N/1\n",
+		{"pin to nothing", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  tier: dedicated\n  placement:\n    node: N/1\n  cost_center: CC-1\n",
 			`x.yaml:7: spec.placement.node: "N/1" is no name: want the node_id of a node`},
 		{"placement", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  placement: {nodes: [n1]}\n", "x.yaml:5: spec.placement.nodes: unknown field; did you mean node?"},
-		{"label", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  placement:\n    labels: {zone: \"a b\"}\n",
+		{"label", "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  placement:\n    labels: {zone: \"a b\"}\n  cost_center: CC-1\n",
 			`x.yaml:6: spec.placement.labels: label zone: "a b" is no value: want at most 63 letters, digits and . _ - /`},
-		{"zone", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, time_zone: ../etc/passwd}\n",
+		{"zone", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, time_zone: ../etc/passwd}\n",
 			`x.yaml:3: spec.time_zone: "../etc/passwd" is no IANA time zone such as Europe/Berlin`},
-		{"log content", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, log_content: all}\n", `x.yaml:3: spec.log_content: "all" is not supported; only none is`},
-		{"idle", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, idle_timeout: 5}\n", `x.yaml:3: spec.idle_timeout: "5" is no duration such as "30s" or "5m"`},
-		{"tenant in tenant", "kind: Tenant\nmetadata: {name: a, tenant: b}\nspec: {owner: a@b}\n", "x.yaml:2: metadata.tenant: a Tenant has none"},
+		{"log content", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, log_content: all}\n", `x.yaml:3: spec.log_content: "all" is not supported; only none is`},
+		{"idle", "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, idle_timeout: 5}\n", `x.yaml:3: spec.idle_timeout: "5" is no duration such as "30s" or "5m"`},
+		{"tenant in tenant", "kind: Tenant\nmetadata: {name: a, tenant: b}\nspec: {owner: a@b, cost_center: CC-1}\n", "x.yaml:2: metadata.tenant: a Tenant has none"},
 		{"project without tenant", "kind: Project\nmetadata: {name: a}\nspec: {environments: {prod: {}}}\n", "x.yaml:2: metadata.tenant: is missing"},
 		{"no environment", "kind: Project\nmetadata: {name: a, tenant: b}\nspec: {environments: {}}\n", "x.yaml:3: spec.environments: is missing; at least one of prod, test, sandbox"},
 		{"environment", "kind: Project\nmetadata: {name: a, tenant: b}\nspec:\n  environments:\n    dev: {}\n", "x.yaml:5: spec.environments.dev: is no environment; one of prod, test, sandbox"},
@@ -184,7 +185,7 @@ spec: {environments: {prod: {models: [fast, nope]}}}
 ---
 kind: Tenant
 metadata: {name: acme}
-spec: {owner: a@b}
+spec: {owner: a@b, cost_center: CC-1}
 ---
 kind: ServiceAccount
 metadata: {name: s, tenant: acme, project: ghost}
@@ -234,10 +235,10 @@ spec: {currency: USD, prices: [{provider: own, model: m, per: 1, input: 0, outpu
 }
 
 func TestCheckRefusesCraftedObjects(t *testing.T) {
-	tenant := Object{Ref: Ref{Kind: KindTenant, Name: "a"}, TenantSpec: &Tenant{Owner: "a@b"}}
+	tenant := Object{Ref: Ref{Kind: KindTenant, Name: "a"}, TenantSpec: &Tenant{Owner: "a@b", CostCenter: "CC-1"}}
 	both := tenant
 	both.RouteSpec = &Route{}
-	other := Object{Ref: Ref{Kind: KindRoute, Name: "a"}, TenantSpec: &Tenant{Owner: "a@b"}}
+	other := Object{Ref: Ref{Kind: KindRoute, Name: "a"}, TenantSpec: &Tenant{Owner: "a@b", CostCenter: "CC-1"}}
 	none := Object{Ref: Ref{Kind: KindTenant, Name: "b"}}
 	unknown := Object{Ref: Ref{Kind: "Nope", Name: "b"}}
 	for name, set := range map[string][]Object{
@@ -257,7 +258,7 @@ func TestDocumentsKnowTheirLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := docs[2].At("spec.targets[0].provider", "gone").Error(); got != "x.yaml:21: spec.targets[0].provider: gone" {
+	if got := docs[2].At("spec.targets[0].provider", "gone").Error(); got != "x.yaml:22: spec.targets[0].provider: gone" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -270,7 +271,7 @@ func TestDiff(t *testing.T) {
 		t.Fatalf("the same again: %+v", p)
 	}
 	changed := sealed(decode(t, strings.Replace(core, "burst: 50", "burst: 51", 1)))[:5]
-	changed = append(changed, Object{Ref: Ref{Kind: KindTenant, Name: "new"}, TenantSpec: &Tenant{Owner: "a@b"}})
+	changed = append(changed, Object{Ref: Ref{Kind: KindTenant, Name: "new"}, TenantSpec: &Tenant{Owner: "a@b", CostCenter: "CC-1"}})
 	p := Diff(current, changed, false)
 	if len(p.Created) != 1 || len(p.Updated) != 1 || len(p.Unchanged) != 4 || len(p.Pruned) != 0 {
 		t.Errorf("without prune: %+v", p)
@@ -354,7 +355,7 @@ func (failing) Read([]byte) (int, error) { return 0, os.ErrPermission }
 func FuzzDecode(f *testing.F) {
 	f.Add(core)
 	f.Add(price("input: 1e-6, output: 0"))
-	f.Add("kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, display_name: 'x', limits: {daily: {cost: 1}}}\n")
+	f.Add("kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, display_name: 'x', limits: {daily: {cost: 1}}}\n")
 	f.Add("kind: Plugin\n---\n---\nkind: Route\nmetadata: {name: a/b:c}\nspec: {targets: [{provider: a, model: b}]}\n")
 	f.Fuzz(func(t *testing.T, in string) {
 		objects, err := Decode("x.yaml", strings.NewReader(in))

@@ -9,7 +9,7 @@ import (
 // Kinds are the kinds of this build in the order in which they depend on each
 // other: nothing refers to a kind after its own.
 func Kinds() []Kind {
-	return []Kind{KindTenant, KindPlugin, KindProvider, KindRoute, KindProject, KindServiceAccount, KindPriceBook}
+	return []Kind{KindTenant, KindPlugin, KindProvider, KindRoute, KindProject, KindServiceAccount, KindPriceBook, KindPolicy}
 }
 
 // ParseKind reads a kind as people type it: any case, singular or plural.
@@ -17,7 +17,7 @@ func ParseKind(s string) (Kind, bool) {
 	s = strings.ToLower(s)
 	for _, k := range Kinds() {
 		name := strings.ToLower(string(k))
-		if s == name || s == name+"s" {
+		if s == name || s == name+"s" || k == KindPolicy && s == "policies" {
 			return k, true
 		}
 	}
@@ -64,6 +64,7 @@ func (o Object) Spec() any {
 	add(KindRoute, o.RouteSpec != nil, o.RouteSpec)
 	add(KindPriceBook, o.PriceBookSpec != nil, o.PriceBookSpec)
 	add(KindPlugin, o.PluginSpec != nil, o.PluginSpec)
+	add(KindPolicy, o.PolicySpec != nil, o.PolicySpec)
 	if len(set) != 1 || kinds[0] != o.Kind {
 		return nil
 	}
@@ -87,6 +88,8 @@ func (o *Object) newSpec() any {
 		o.PriceBookSpec = new(PriceBook)
 	case KindPlugin:
 		o.PluginSpec = new(Plugin)
+	case KindPolicy:
+		o.PolicySpec = new(Policy)
 	}
 	return o.Spec()
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func TestPlacement(t *testing.T) {
-	const text = "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  tier: dedicated\n  placement: {node: n1, labels: {zone: a, bank.example/gpu: \"\"}}\n"
+	const text = "kind: Tenant\nmetadata: {name: a}\nspec:\n  owner: a@b\n  tier: dedicated\n  placement: {node: n1, labels: {zone: a, bank.example/gpu: \"\"}}\n  cost_center: CC-1\n"
 	objects := decode(t, text)
 	p := objects[0].TenantSpec.Placement
 	if p.Node != "n1" || len(p.Labels) != 2 || p.Labels["zone"] != "a" {
@@ -24,7 +24,7 @@ func TestPlacement(t *testing.T) {
 	if again := decode(t, out.String()); !Equal(again[0], objects[0]) {
 		t.Errorf("written as\n%s", out.String())
 	}
-	shared := decode(t, "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, placement: {labels: {zone: a}}}\n")
+	shared := decode(t, "kind: Tenant\nmetadata: {name: a}\nspec: {owner: a@b, cost_center: CC-1, placement: {labels: {zone: a}}}\n")
 	if problems := Check(shared); problems != nil {
 		t.Errorf("labels of a standard tenant: %v", problems)
 	}

@@ -18,6 +18,7 @@ const (
 	KindRoute          Kind = "Route"
 	KindPriceBook      Kind = "PriceBook"
 	KindPlugin         Kind = "Plugin"
+	KindPolicy         Kind = "Policy"
 )
 
 // Ref identifies an object. Tenant is empty for objects of the whole platform;
@@ -52,6 +53,7 @@ type Object struct {
 	RouteSpec          *Route          `json:"route_spec,omitempty"`
 	PriceBookSpec      *PriceBook      `json:"price_book_spec,omitempty"`
 	PluginSpec         *Plugin         `json:"plugin_spec,omitempty"`
+	PolicySpec         *Policy         `json:"policy_spec,omitempty"`
 }
 
 // Window is a set of ceilings over one calendar window. nil is no ceiling; 0 is
@@ -81,7 +83,7 @@ type Limits struct {
 type Tenant struct {
 	DisplayName string     `json:"display_name,omitempty" yaml:"display_name,omitempty"`
 	Owner       string     `json:"owner" yaml:"owner"`
-	CostCenter  string     `json:"cost_center,omitempty" yaml:"cost_center,omitempty"`
+	CostCenter  string     `json:"cost_center" yaml:"cost_center"`                       // who pays
 	Tier        string     `json:"tier,omitempty" yaml:"tier,omitempty"`                 // standard (default) or dedicated
 	TimeZone    string     `json:"time_zone,omitempty" yaml:"time_zone,omitempty"`       // IANA name, default UTC; calendar windows and report days follow it
 	LogContent  string     `json:"log_content,omitempty" yaml:"log_content,omitempty"`   // only "none" (default) exists
@@ -92,21 +94,41 @@ type Tenant struct {
 
 // Project is a product of a tenant.
 type Project struct {
-	Environments map[string]Environment `json:"environments" yaml:"environments"` // prod, test, sandbox
+	CostCenter   string                 `json:"cost_center,omitempty" yaml:"cost_center,omitempty"` // who pays; default the tenant's
+	Environments map[string]Environment `json:"environments" yaml:"environments"`                   // prod, test, sandbox
 	Limits       *Limits                `json:"limits,omitempty" yaml:"limits,omitempty"`
 }
 
-// Environment narrows what keys of it may do.
+// Environment narrows what keys of it may do. What is not written has the
+// default of the environment's name, see Effective.
 type Environment struct {
-	Models []string `json:"models,omitempty" yaml:"models,omitempty"` // empty = every model routed for the tenant
-	Limits *Limits  `json:"limits,omitempty" yaml:"limits,omitempty"`
+	Models       []string `json:"models,omitempty" yaml:"models,omitempty"` // empty = every model routed for the tenant
+	Limits       *Limits  `json:"limits,omitempty" yaml:"limits,omitempty"`
+	Log          string   `json:"log,omitempty" yaml:"log,omitempty"`                     // full, or usage: the log leaves out user and feature
+	PersonalKeys *bool    `json:"personal_keys,omitempty" yaml:"personal_keys,omitempty"` // may people have keys of their own here?
+	MaxKeyLife   string   `json:"max_key_life,omitempty" yaml:"max_key_life,omitempty"`   // Go duration from a key's creation to its end
+	RequiredTags []string `json:"required_tags,omitempty" yaml:"required_tags,omitempty"` // in addition to the default ones, see Tags
 }
 
 // ServiceAccount is a bot, pipeline or integration; keys belong to it.
 type ServiceAccount struct {
 	Owner    string  `json:"owner" yaml:"owner"`
+	Service  string  `json:"service,omitempty" yaml:"service,omitempty"`   // what it is for; default its name
 	Priority int     `json:"priority,omitempty" yaml:"priority,omitempty"` // -10..10, default 0; higher leaves the queue first
 	Limits   *Limits `json:"limits,omitempty" yaml:"limits,omitempty"`
+}
+
+// Policy narrows what a tenant may do: one of the platform (without a tenant)
+// every tenant, one of a tenant that tenant. All policies that apply must hold,
+// so another policy never allows more. A list that is empty narrows nothing.
+type Policy struct {
+	Environments []string `json:"environments,omitempty" yaml:"environments,omitempty"`   // to whose requests and keys it applies; empty = all
+	RequiredTags []string `json:"required_tags,omitempty" yaml:"required_tags,omitempty"` // without which no request passes, see Tags
+	Models       []string `json:"models,omitempty" yaml:"models,omitempty"`               // no others may be named; they need not be routed
+	Endpoints    []string `json:"endpoints,omitempty" yaml:"endpoints,omitempty"`         // no others may be used, e.g. chat/completions
+	Limits       *Limits  `json:"limits,omitempty" yaml:"limits,omitempty"`               // ceilings over all that it applies to, of each tenant on its own
+	MaxKeyLife   string   `json:"max_key_life,omitempty" yaml:"max_key_life,omitempty"`   // Go duration from a key's creation to its end
+	PersonalKeys *bool    `json:"personal_keys,omitempty" yaml:"personal_keys,omitempty"` // false forbids them; true allows nothing
 }
 
 // Provider is an upstream service.

@@ -242,7 +242,8 @@ func (c *campaign) failingDisk(m *member) error {
 }
 
 // bitFlip damages what is only a replica: the node is away for long enough that
-// all its tenants are elsewhere.
+// all its tenants are elsewhere. It is over when the damage was found and mended:
+// until then another loss would be a second one.
 func (c *campaign) bitFlip(m *member) error {
 	if err := m.kill(); err != nil {
 		return err
@@ -255,7 +256,16 @@ func (c *campaign) bitFlip(m *member) error {
 		return err
 	}
 	fmt.Println("cluster: flipped a bit:", where)
-	return m.start()
+	if err := m.start(); err != nil {
+		return err
+	}
+	return within(settlePatience, func() error {
+		mended, err := where.Mended()
+		if err == nil && !mended {
+			err = fmt.Errorf("the flipped bit is not mended: %s", where)
+		}
+		return err
+	})
 }
 
 // wipe replaces a node by an empty machine.
@@ -274,7 +284,7 @@ func (c *campaign) replace(m *member) error {
 	os.Remove(m.backup)
 	m.backup, m.ahead = "", 0
 	old := m.id
-	if err := c.order("cluster", "remove", old); err != nil {
+	if err := c.order("cluster", "remove", old, "--reason", "its disk is gone"); err != nil {
 		return err
 	}
 	if err := c.name(m); err != nil {

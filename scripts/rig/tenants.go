@@ -19,6 +19,7 @@ func document(name, mock, limits, idle string) string {
 metadata: {name: %[1]s}
 spec:
   owner: owner@bank.example
+  cost_center: CC-1
   idle_timeout: %[4]q
   limits: %[3]s
 ---

@@ -67,7 +67,7 @@ func (n *node) tenant(name, limits string, up *upstream) key {
 	n.t.Helper()
 	n.apply(`kind: Tenant
 metadata: {name: %[1]s}
-spec: {owner: owner@%[1]s.example, idle_timeout: "0s", limits: %[2]s}
+spec: {owner: owner@%[1]s.example, cost_center: CC-1, idle_timeout: "0s", limits: %[2]s}
 ---
 kind: Project
 metadata: {name: app, tenant: %[1]s}

@@ -229,7 +229,7 @@ func TestEmptyMachine(t *testing.T) {
 	tr.end()
 	lost := f.nodes[2]
 	lost.kill()
-	f.nodes[0].must("", "cluster", "remove", lost.memberID())
+	f.nodes[0].must("", "cluster", "remove", lost.memberID(), "--reason", "its disk is lost")
 	fresh := newNode(t)
 	fresh.configureMember(3, "")
 	f.nodes[2] = fresh

@@ -92,7 +92,7 @@ func TestRestoredSnapshot(t *testing.T) {
 	before := f.nodes[0].requests("bank")
 	row := f.nodes[0].booked("bank", int64(len(before)))
 
-	f.follower().must("", "cluster", "snapshot", "restore", file)
+	f.follower().must("", "cluster", "snapshot", "restore", file, "--reason", "drill")
 	eventually(t, "the late key is forgotten", func() error {
 		for _, n := range f.nodes {
 			if a, err := n.try(t.Context(), late.Key, "chat/completions", chat("x")); err != nil || a.status != 401 {
@@ -184,7 +184,7 @@ func TestLostQuorum(t *testing.T) {
 }
 
 func (n *node) remove(id string, more ...string) error {
-	if r := n.run("", append([]string{"cluster", "remove", id}, more...)...); r.code != 0 {
+	if r := n.run("", append([]string{"cluster", "remove", id, "--reason", "it is lost"}, more...)...); r.code != 0 {
 		return fmt.Errorf("exit %d: %s", r.code, r.err)
 	}
 	return nil
@@ -291,6 +291,7 @@ func (n *node) restore(file []byte) answer {
 	check(n.t, err)
 	r.Header.Set("Authorization", "Bearer "+n.env["BULKHEAD_TOKEN"])
 	r.Header.Set("Content-Type", "application/octet-stream")
+	r.Header.Set("X-Bulkhead-Reason", "drill")
 	resp, err := client.Do(r)
 	check(n.t, err)
 	defer resp.Body.Close()

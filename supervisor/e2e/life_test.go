@@ -16,7 +16,7 @@ func TestIdleWorker(t *testing.T) {
 	n := startServer(t, "worker: {idle_timeout: 200ms}")
 	up := startUpstream(t)
 	n.tenant("bank", "{daily: {requests: 3}}", up)
-	n.apply("kind: Tenant\nmetadata: {name: bank}\nspec: {owner: owner@bank.example, limits: {daily: {requests: 3}}}\n")
+	n.apply("kind: Tenant\nmetadata: {name: bank}\nspec: {owner: owner@bank.example, cost_center: CC-1, limits: {daily: {requests: 3}}}\n")
 	k := n.key("bank", "prod")
 	for i := range 3 {
 		n.chat(200, k.Key, chat("x"))

@@ -84,7 +84,7 @@ func streamed(on bool) string { return fmt.Sprintf(`"stream":%t`, on) }
 // levels are where a limit can stand, as manifests of tenant NAME.
 func levels(name, limits string) map[string]string {
 	return map[string]string{
-		"tenant":  fmt.Sprintf("kind: Tenant\nmetadata: {name: %s}\nspec: {owner: o@bank.example, idle_timeout: \"0s\", limits: %s}\n", name, limits),
+		"tenant":  fmt.Sprintf("kind: Tenant\nmetadata: {name: %s}\nspec: {owner: o@bank.example, cost_center: CC-1, idle_timeout: \"0s\", limits: %s}\n", name, limits),
 		"project": fmt.Sprintf("kind: Project\nmetadata: {name: app, tenant: %s}\nspec: {environments: {prod: {}, test: {}}, limits: %s}\n", name, limits),
 		"env":     fmt.Sprintf("kind: Project\nmetadata: {name: app, tenant: %s}\nspec: {environments: {prod: {limits: %s}, test: {}}}\n", name, limits),
 		"account": fmt.Sprintf("kind: ServiceAccount\nmetadata: {name: bot, tenant: %s, project: app}\nspec: {owner: o@bank.example, limits: %s}\n", name, limits),

@@ -82,6 +82,9 @@ func TestAdminPort(t *testing.T) {
 	for path, methods := range doc.Paths {
 		real := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "x")
 		for method := range methods {
+			if path == "/admin/v1/sign-in" || path == "/admin/v1/unwrap" { // what comes before a credential, or is one
+				continue
+			}
 			for _, token := range []string{"", "wrong", n.env["ACME_PROD_KEY"]} {
 				r, err := http.NewRequest(strings.ToUpper(method), n.env["BULKHEAD_ADDR"]+real, strings.NewReader("{}"))
 				check(t, err)

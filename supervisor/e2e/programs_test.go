@@ -6,11 +6,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/bulkhead-ai/bulkhead/supervisor/e2e/idptest"
 )
 
 // programs is the folder of the programs under test. It is set once, before any
 // story.
 var programs string
+
+// idps builds identity providers when the first story needs them. It is set with
+// programs.
+var idps *idptest.Programs
 
 // sources are the programs and where they are built from.
 var sources = map[string]string{
@@ -35,7 +41,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	programs = dir
+	programs, idps = dir, idptest.NewPrograms(dir)
 	return m.Run()
 }
 

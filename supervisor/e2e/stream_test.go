@@ -77,7 +77,7 @@ func TestSettingsChangeUnderLoad(t *testing.T) {
 				return
 			default:
 			}
-			r := n.run(fmt.Sprintf("kind: Tenant\nmetadata: {name: bank}\nspec: {owner: owner@bank.example, display_name: \"%d\", limits: {daily: {requests: 100}}}\n", applied), "apply", "-f", "-")
+			r := n.run(fmt.Sprintf("kind: Tenant\nmetadata: {name: bank}\nspec: {owner: owner@bank.example, cost_center: CC-1, display_name: \"%d\", limits: {daily: {requests: 100}}}\n", applied), "apply", "-f", "-")
 			if r.code != 0 {
 				t.Errorf("apply: %s", r.err)
 				return
@@ -101,7 +101,7 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	n := startDev(t)
 	for _, name := range []string{"аdmin", "Acme", `a\u200b`, "..", "a/b", "a b", strings.Repeat("a", 64), `\u202eemca`, "-a", "a_b", "a\\0"} {
-		r := n.run(fmt.Sprintf("kind: Tenant\nmetadata: {name: \"%s\"}\nspec: {owner: o@bank.example}\n", name), "apply", "-f", "-")
+		r := n.run(fmt.Sprintf("kind: Tenant\nmetadata: {name: \"%s\"}\nspec: {owner: o@bank.example, cost_center: CC-1}\n", name), "apply", "-f", "-")
 		if r.code != 1 || !strings.Contains(r.err, "standard input:2") {
 			t.Errorf("%q: exit %d, %s", name, r.code, r.err)
 		}

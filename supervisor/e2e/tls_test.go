@@ -35,7 +35,7 @@ func TestTLS(t *testing.T) {
 	ca := []string{"--ca-file", filepath.Join(dir, "crt")}
 	n.must(`kind: Tenant
 metadata: {name: bank}
-spec: {owner: o@bank.example}
+spec: {owner: o@bank.example, cost_center: CC-1}
 ---
 kind: Project
 metadata: {name: app, tenant: bank}

@@ -18,6 +18,23 @@ type Policy struct {
 	Providers []Provider                   `json:"providers"`
 	Routes    map[string][]manifest.Target `json:"routes"` // model -> targets; tenant routes shadow platform routes
 	Prices    Prices                       `json:"prices"`
+	Rules     []Rule                       `json:"rules,omitempty"` // the policies above the tenant and of it, sorted
+}
+
+// Rule is a policy that applies to the tenant: all rules must hold.
+type Rule struct {
+	Name   string            `json:"name"`
+	Tenant bulkhead.TenantID `json:"tenant,omitempty"` // whose it is; empty = the platform's
+	Spec   manifest.Policy   `json:"spec"`
+}
+
+// ID names the rule among all that apply to a tenant: NAME for one of the
+// platform, TENANT/NAME for one of the tenant.
+func (r Rule) ID() string {
+	if r.Tenant == "" {
+		return r.Name
+	}
+	return string(r.Tenant) + "/" + r.Name
 }
 
 // Account is a service account.
@@ -34,9 +51,11 @@ type Key struct {
 	Env       string         `json:"env"`
 	Account   string         `json:"account"`
 	Owner     string         `json:"owner"`
+	Service   string         `json:"service,omitempty"`   // what it is for; empty = what its account is for
+	Personal  bool           `json:"personal,omitempty"`  // of a person, not of a service
 	Models    []string       `json:"models,omitempty"`    // empty = what the environment allows
 	Endpoints []string       `json:"endpoints,omitempty"` // e.g. "chat/completions"; empty = all
-	ExpiresAt time.Time      `json:"expires_at,omitzero"`
+	ExpiresAt time.Time      `json:"expires_at,omitzero"` // the environment's and the rules' bounds included
 	Revoked   bool           `json:"revoked,omitempty"`
 }
 

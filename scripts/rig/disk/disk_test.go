@@ -203,8 +203,11 @@ func TestFlip(t *testing.T) {
 	d.write(t, "b", "abc", true)
 	d.write(t, "zero", "\x00\x00", true)
 	where, err := d.Flip(rand.New(rand.NewPCG(1, 1)), func(path string) bool { return path == "a" || path == "zero" })
-	if err != nil || !strings.HasPrefix(where, "a byte ") {
+	if err != nil || !strings.HasPrefix(where.String(), "a byte ") {
 		t.Fatalf("%s, %v", where, err)
+	}
+	if mended, err := where.Mended(); err != nil || mended {
+		t.Errorf("flipped and mended at once: %v, %v", mended, err)
 	}
 	got, differ := d.read("a"), 0
 	for i, c := range []byte("\x00\x00abc") {

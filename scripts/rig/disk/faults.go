@@ -117,26 +117,53 @@ func (d *Disk) Fail() error {
 	return nil
 }
 
+// Flipped is a bit that Flip inverted.
+type Flipped struct {
+	path string
+	at   int
+	of   int
+	is   byte // the damaged byte
+	dir  string
+}
+
+// String tells where it is.
+func (f Flipped) String() string {
+	return fmt.Sprintf("%s byte %d of %d", strings.TrimPrefix(f.path, f.dir+"/"), f.at, f.of)
+}
+
+// Mended reports whether the damage is gone: the byte is another one again, or
+// the file is no more.
+func (f Flipped) Mended() (bool, error) {
+	b, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at the flipped bit: %w", err)
+	}
+	return f.at >= len(b) || b[f.at] != f.is, nil
+}
+
 // Flip inverts one random bit of one random file whose path, from the disk's
 // root, matches; it answers which. Only bytes that are not zero are hit: the
 // unused end of a preallocated file is nobody's data.
-func (d *Disk) Flip(rng *rand.Rand, matches func(path string) bool) (where string, err error) {
+func (d *Disk) Flip(rng *rand.Rand, matches func(path string) bool) (Flipped, error) {
 	var files []string
-	err = filepath.WalkDir(d.dir, func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(d.dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() && matches(strings.TrimPrefix(path, d.dir+"/")) {
 			files = append(files, path)
 		}
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("look for a file: %w", err)
+		return Flipped{}, fmt.Errorf("look for a file: %w", err)
 	}
 	slices.Sort(files)
 	rng.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
 	for _, path := range files {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			return "", fmt.Errorf("read file: %w", err)
+			return Flipped{}, fmt.Errorf("read file: %w", err)
 		}
 		var used []int
 		for i, c := range b {
@@ -148,9 +175,10 @@ func (d *Disk) Flip(rng *rand.Rand, matches func(path string) bool) (where strin
 			continue
 		}
 		at := used[rng.IntN(len(used))]
-		return fmt.Sprintf("%s byte %d of %d", strings.TrimPrefix(path, d.dir+"/"), at, len(b)), flip(path, at, b[at]^(1<<rng.IntN(8)))
+		f := Flipped{path: path, at: at, of: len(b), is: b[at] ^ (1 << rng.IntN(8)), dir: d.dir}
+		return f, flip(path, at, f.is)
 	}
-	return "", errors.New("no file that matches holds anything")
+	return Flipped{}, errors.New("no file that matches holds anything")
 }
 
 func flip(path string, at int, to byte) error {

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/cluster/state"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/access"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/billing"
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
@@ -54,8 +58,8 @@ type Usage interface {
 	Report(q billing.Query) ([]billing.Row, error)
 }
 
-// Config holds what the API works on; every field is required but the last
-// three.
+// Config holds what the API works on; every field is required but those after
+// Log.
 type Config struct {
 	Token     Token
 	Node      string // node id
@@ -66,20 +70,45 @@ type Config struct {
 	Vault     Vault
 	Workers   Workers
 	Usage     Usage
+	Trail     Trail
 	Log       *zap.Logger
+	// Audit is nil where no copy of the trail is kept.
+	Audit Audit
+	// People is nil where nobody signs in but with the token.
+	People People
+	// TokenReadsContent lets the token read content without a grant of an owner:
+	// right only while no identity provider says who the owners are.
+	TokenReadsContent bool
+	// SignIn is what the command line reads before it signs in.
+	SignIn wire.SignIn
+	// Refused hears of every request that nobody could be identified of; it must
+	// not block.
+	Refused func(addr netip.Addr)
+	// Metrics is where counters are registered, nil = nowhere.
+	Metrics prometheus.Registerer
+	// Erasures hands out what is left of tenants; nil where none is exported and
+	// no certificate is verified.
+	Erasures Erasures
 	// Fleet is nil on a node that is alone.
 	Fleet Fleet
 	// Everywhere is nil on a node that is alone.
 	Everywhere Everywhere
 	// Snapshots is nil where no backups are made.
 	Snapshots Snapshots
+	// Shares is nil where no key shares are kept.
+	Shares KeyShares
 }
 
 // API serves the admin routes. Its methods may be called concurrently.
 type API struct {
-	cfg  Config
-	mux  *http.ServeMux
-	huma huma.API
+	cfg   Config
+	mux   *http.ServeMux
+	huma  huma.API
+	rules map[string]access.Rule // by operation id
+	open  map[string]bool        // "METHOD PATH" of what needs no credential
+	lost  prometheus.Counter     // outcomes that were not recorded
+	// unruled are operations without a rule; New answers none then.
+	unruled []string
 }
 
 var _ http.Handler = (*API)(nil)
@@ -89,8 +118,8 @@ func New(cfg Config) (*API, error) {
 	if cfg.Token.empty() {
 		return nil, errors.New("admin: no token")
 	}
-	if cfg.Cluster == nil || cfg.Effects == nil || cfg.Vault == nil || cfg.Workers == nil || cfg.Usage == nil || cfg.PluginDir == "" {
-		return nil, errors.New("admin: cluster, effects, vault, workers, usage and plugin folder are required")
+	if cfg.Cluster == nil || cfg.Effects == nil || cfg.Vault == nil || cfg.Workers == nil || cfg.Usage == nil || cfg.Trail == nil || cfg.PluginDir == "" {
+		return nil, errors.New("admin: cluster, effects, vault, workers, usage, trail and plugin folder are required")
 	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
@@ -98,15 +127,39 @@ func New(cfg Config) (*API, error) {
 	if cfg.Everywhere == nil {
 		cfg.Everywhere = alone{}
 	}
-	a := &API{cfg: cfg, mux: http.NewServeMux()}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), rules: map[string]access.Rule{}, open: map[string]bool{}}
+	for _, r := range access.Table() {
+		a.rules[r.Action] = r
+	}
+	if err := a.count(cfg.Metrics); err != nil {
+		return nil, err
+	}
 	doc := huma.DefaultConfig("Bulkhead admin API", cfg.Version)
 	doc.DocsPath, doc.SchemasPath, doc.CreateHooks = "", "", nil
 	doc.RejectUnknownQueryParameters = true
+	doc.Transformers = append(doc.Transformers, withoutValues)
 	doc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 	doc.Security = []map[string][]string{{"token": {}}}
 	a.huma = humago.New(a.mux, doc)
 	a.routes()
+	if len(a.unruled) > 0 {
+		return nil, fmt.Errorf("admin: nothing says who may do %s (see package access)", strings.Join(a.unruled, ", "))
+	}
 	return a, nil
+}
+
+func (a *API) count(reg prometheus.Registerer) error {
+	a.lost = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "bulkhead", Subsystem: "admin", Name: "outcomes_unrecorded_total",
+		Help: "Changes that were made and whose outcome is missing in the audit trail.",
+	})
+	if reg == nil {
+		return nil
+	}
+	if err := reg.Register(a.lost); err != nil {
+		return fmt.Errorf("register admin metrics: %w", err)
+	}
+	return nil
 }
 
 func (a *API) routes() {
@@ -117,6 +170,11 @@ func (a *API) routes() {
 	a.reportRoutes()
 	a.clusterRoutes()
 	a.snapshotRoutes()
+	a.erasureRoutes()
+	a.shareRoutes()
+	a.accessRoutes()
+	a.grantRoutes()
+	a.auditRoutes()
 }
 
 // OpenAPI is the OpenAPI 3.1 document as JSON.
@@ -138,16 +196,21 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.mux.ServeHTTP(w, r)
 		return
 	}
-	if !a.cfg.Token.admits(r) {
-		h.Set("WWW-Authenticate", `Bearer realm="bulkhead admin"`)
-		writeProblem(w, http.StatusUnauthorized, "want the admin token as Authorization: Bearer TOKEN")
-		return
+	_, pattern := a.mux.Handler(r)
+	by := access.Principal{Method: access.ByNobody}
+	if !a.open[pattern] {
+		var ok bool
+		if by, ok = a.identify(w, r); !ok {
+			return
+		}
 	}
-	if _, pattern := a.mux.Handler(r); pattern == "" || !strings.HasPrefix(r.URL.Path, "/admin/v1/") {
+	if pattern == "" || !strings.HasPrefix(r.URL.Path, "/admin/v1/") {
 		a.unrouted(w, r)
 		return
 	}
-	a.mux.ServeHTTP(w, r)
+	if r, ok := a.enter(w, r, by); ok {
+		a.mux.ServeHTTP(w, r)
+	}
 }
 
 // unrouted answers 404 or 405 in the API's own error form.

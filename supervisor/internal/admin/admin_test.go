@@ -23,7 +23,7 @@ import (
 const desired = `
 kind: Tenant
 metadata: {name: acme}
-spec: {owner: owner@acme.example, time_zone: Europe/Berlin}
+spec: {owner: owner@acme.example, cost_center: CC-1, time_zone: Europe/Berlin}
 ---
 kind: Project
 metadata: {name: web, tenant: acme}
@@ -95,6 +95,7 @@ func (f *fixture) ask(method, path string, body any, header ...string) (int, str
 	}
 	req.Header.Set("Authorization", "Bearer "+admintest.Token)
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(wire.Reason, "because of a test")
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
@@ -168,19 +169,16 @@ func TestEveryRouteIsDocumentedAndWantsTheToken(t *testing.T) {
 		}
 	}
 	slices.Sort(routes)
-	want := []string{
-		"DELETE /admin/v1/cluster/nodes/{id}", "DELETE /admin/v1/objects", "DELETE /admin/v1/plugins/{name}",
-		"GET /admin/v1/cluster", "GET /admin/v1/cluster/snapshot",
-		"GET /admin/v1/keys", "GET /admin/v1/logs", "GET /admin/v1/objects", "GET /admin/v1/plugins",
-		"GET /admin/v1/sealing-key", "GET /admin/v1/status", "GET /admin/v1/usage",
-		"POST /admin/v1/apply",
-		"POST /admin/v1/cluster/nodes/{id}/drain", "POST /admin/v1/cluster/tokens", "POST /admin/v1/cluster/transfer",
-		"POST /admin/v1/keys", "POST /admin/v1/keys/{id}/revoke", "POST /admin/v1/keys/{id}/rotate",
-		"POST /admin/v1/tenants/{tenant}/resume", "POST /admin/v1/tenants/{tenant}/suspend",
-		"PUT /admin/v1/cluster/snapshot", "PUT /admin/v1/plugins/{name}",
-	}
-	if !strings.HasPrefix(doc.OpenAPI, "3.1") || !slices.Equal(routes, want) {
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") || len(routes) < 40 {
 		t.Fatalf("OpenAPI %s with routes\n%s", doc.OpenAPI, strings.Join(routes, "\n"))
+	}
+	open := []string{"GET /admin/v1/sign-in", "POST /admin/v1/unwrap"}
+	routes = slices.DeleteFunc(routes, func(r string) bool { return slices.Contains(open, r) })
+	for path := range doc.Paths {
+		routes = append(routes, "OPTIONS "+path, "TRACE "+path, "CONNECTX "+path)
+		if path != "/admin/v1/sign-in" {
+			routes = append(routes, "HEAD "+path)
+		}
 	}
 	routes = append(routes, "GET /admin/v1/nothing", "GET /", "GET /console", "POST /openapi.json", "GET /openapi.yaml", "TRACE /admin/v1/keys")
 	for _, route := range routes {
@@ -194,6 +192,9 @@ func TestEveryRouteIsDocumentedAndWantsTheToken(t *testing.T) {
 				t.Fatal(err)
 			}
 			req.Header["Authorization"] = values
+			req.Header["Connection"], req.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+			req.Header["Cookie"] = []string{"session=" + admintest.Token + "; token=" + admintest.Token}
+			req.Header["X-Bulkhead-Reason"] = []string{"I am the administrator"}
 			resp, err := http.DefaultClient.Do(req)
 			if err != nil {
 				t.Fatal(err)
@@ -216,14 +217,22 @@ func TestNoReadChangesAnything(t *testing.T) {
 	f.apply(desired)
 	k := f.key()
 	before := f.Cluster.State().Index()
-	for _, path := range []string{
-		"/admin/v1/apply", "/admin/v1/objects?kind=Route&tenant=acme&name=org/fast", "/admin/v1/keys", "/admin/v1/keys/" + string(k.ID) + "/revoke",
-		"/admin/v1/keys/" + string(k.ID) + "/rotate", "/admin/v1/tenants/acme/suspend", "/admin/v1/tenants/acme/resume", "/admin/v1/plugins/x",
-	} {
+	raw, err := f.API.OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]map[string]json.RawMessage `json:"paths"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, methods := range doc.Paths {
+		reads := methods["get"] != nil
+		path = strings.NewReplacer("{id}", string(k.ID), "{tenant}", "acme", "{name}", "x").Replace(path)
 		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
-			status, _ := f.ask(method, path, nil)
-			listed := method != "OPTIONS" && (strings.HasPrefix(path, "/admin/v1/objects") || path == "/admin/v1/keys")
-			if !listed && status != 405 {
+			status, _ := f.ask(method, path+"?kind=Route&tenant=acme&name=org/fast", nil)
+			if (method == "OPTIONS" || !reads) && status != 405 {
 				t.Errorf("%s %s: %d, want 405", method, path, status)
 			}
 		}

@@ -69,13 +69,24 @@ type transferInput struct {
 type transferOutput struct{ Body wire.Transferred }
 
 func (a *API) clusterRoutes() {
-	huma.Register(a.huma, operation("cluster-status", http.MethodGet, "/cluster", "Members, leader, leases and placement"), a.clusterStatus)
+	guarded(a, operation("cluster-status", http.MethodGet, "/cluster", "Members, leader, leases and placement"), ofPlatform[struct{}](""), a.clusterStatus)
 	token := operation("create-join-token", http.MethodPost, "/cluster/tokens", "Create a token with which one node may join; the answer is the only time that it is shown")
 	token.DefaultStatus = http.StatusCreated
-	huma.Register(a.huma, token, a.createToken)
-	huma.Register(a.huma, operation("drain-node", http.MethodPost, "/cluster/nodes/{id}/drain", "Move a node's tenants to others, or let them come again"), a.drain)
-	huma.Register(a.huma, operation("transfer-leadership", http.MethodPost, "/cluster/transfer", "Hand leadership to another node"), a.transfer)
-	huma.Register(a.huma, operation("remove-node", http.MethodDelete, "/cluster/nodes/{id}", "End a node's membership for ever"), a.removeNode)
+	guarded(a, token, func(_ context.Context, in *createTokenInput) (matter, error) {
+		return matter{object: "join token", after: in.Body}, nil
+	}, a.createToken)
+	guarded(a, operation("drain-node", http.MethodPost, "/cluster/nodes/{id}/drain", "Move a node's tenants to others, or let them come again"),
+		func(_ context.Context, in *drainInput) (matter, error) {
+			return matter{object: "Node " + in.ID, after: in.Body}, nil
+		}, a.drain)
+	guarded(a, operation("transfer-leadership", http.MethodPost, "/cluster/transfer", "Hand leadership to another node"),
+		func(_ context.Context, in *transferInput) (matter, error) {
+			return matter{object: "leadership", after: in.Body}, nil
+		}, a.transfer)
+	guarded(a, operation("remove-node", http.MethodDelete, "/cluster/nodes/{id}", "End a node's membership for ever"),
+		func(_ context.Context, in *removeNodeInput) (matter, error) {
+			return matter{object: "Node " + in.ID, after: map[string]bool{"accept_loss": in.AcceptLoss}}, nil
+		}, a.removeNode)
 }
 
 // standalone is the answer of a node that is no member of a cluster.
@@ -109,6 +120,7 @@ func (a *API) createToken(ctx context.Context, in *createTokenInput) (*joinToken
 	if err != nil {
 		return nil, a.fail("create join token", err)
 	}
+	noteAfter(ctx, map[string]any{"id": t.ID, "expires_at": t.ExpiresAt})
 	return &joinTokenOutput{t}, nil
 }
 
@@ -143,6 +155,7 @@ func (a *API) transfer(ctx context.Context, in *transferInput) (*transferOutput,
 	if err != nil {
 		return nil, a.fail("transfer leadership", err)
 	}
+	noteAfter(ctx, wire.Transferred{Leader: leader})
 	return &transferOutput{wire.Transferred{Leader: leader}}, nil
 }
 

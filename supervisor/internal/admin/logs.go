@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"reflect"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
@@ -28,7 +29,7 @@ type logsInput struct {
 	Tenant  string    `query:"tenant" required:"true" maxLength:"63"`
 	Request string    `query:"request" doc:"only this request" maxLength:"64"`
 	Project string    `query:"project" maxLength:"63"`
-	Env     string    `query:"env" maxLength:"63"`
+	Env     string    `query:"env" maxLength:"63" doc:"only this environment; wanted of who may read only some"`
 	Account string    `query:"service_account" maxLength:"63"`
 	Key     string    `query:"key" maxLength:"64"`
 	Model   string    `query:"model" maxLength:"128"`
@@ -62,12 +63,22 @@ func logLineSchema(api huma.API) *huma.Schema {
 	return api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[wire.LogLine](), true, "LogLine")
 }
 
-// logs asks the tenant's worker: nobody else can read its log.
+// aboutLogs names the filter: what was read can be found again with it.
+func (a *API) aboutLogs(_ context.Context, in *logsInput) (matter, error) {
+	m, err := a.ofTenant(in.Tenant)
+	m.env, m.content = in.Env, true
+	filter := map[string]string{}
+	for name, values := range in.query() {
+		filter[name] = values[0]
+	}
+	m.object, m.after = "log of "+in.Tenant, map[string]any{"filter": filter}
+	return m, err
+}
+
+// logs asks the tenant's worker: nobody else can read its log. What it holds of
+// the worker is released when the answer is given, or dropped.
 func (a *API) logs(ctx context.Context, in *logsInput) (*huma.StreamResponse, error) {
 	tenant := bulkhead.TenantID(in.Tenant)
-	if _, ok := a.cfg.Cluster.State().Tenant(tenant); !ok {
-		return nil, huma.Error404NotFound(fmt.Sprintf("there is no tenant %.63q", in.Tenant))
-	}
 	client, release, err := a.cfg.Workers.Query(ctx, tenant)
 	if err != nil {
 		return nil, a.fail("query log", err)
@@ -87,11 +98,15 @@ func (a *API) logs(ctx context.Context, in *logsInput) (*huma.StreamResponse, er
 		release()
 		return nil, a.fail("query log", bulkhead.E(bulkhead.Upstream, "worker_failed", "The tenant's worker refused the query.").With(errors.New(resp.Status)))
 	}
+	done := sync.OnceFunc(func() {
+		resp.Body.Close()
+		release()
+	})
+	onDrop(ctx, done)
 	return &huma.StreamResponse{Body: func(out huma.Context) {
-		defer release()
-		defer resp.Body.Close()
+		defer done()
 		out.SetHeader("Content-Type", "application/x-ndjson")
-		if err := copyLog(out.BodyWriter(), resp.Body, tenant); err != nil {
+		if err := copyLog(out.BodyWriter(), resp.Body, tenant, in.Env); err != nil {
 			a.cfg.Log.Warn("stream log", zap.String("tenant", in.Tenant), zap.Error(err))
 			panic(http.ErrAbortHandler) // a cut list must not look like a whole one
 		}
@@ -100,7 +115,10 @@ func (a *API) logs(ctx context.Context, in *logsInput) (*huma.StreamResponse, er
 
 // copyLog turns receipts into log lines, one per request: attempts before the
 // final one were not charged, and the final receipt carries their number.
-func copyLog(w io.Writer, r io.Reader, tenant bulkhead.TenantID) error {
+//
+// What is not of the environment that was asked for breaks the answer off: it may
+// be what the reader must not see.
+func copyLog(w io.Writer, r io.Reader, tenant bulkhead.TenantID, env string) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(make([]byte, 4<<10), maxReceipt)
 	out := bufio.NewWriterSize(w, 32<<10)
@@ -113,6 +131,9 @@ func copyLog(w io.Writer, r io.Reader, tenant bulkhead.TenantID) error {
 		}
 		if rec.Tenant != tenant {
 			return fmt.Errorf("worker of %s answered a receipt of %q", tenant, rec.Tenant)
+		}
+		if env != "" && rec.Env != env {
+			return fmt.Errorf("worker of %s answered a receipt of %q for %q", tenant, rec.Env, env)
 		}
 		if !rec.Final {
 			continue

@@ -10,52 +10,43 @@ import (
 	_ "time/tzdata" // a node without zone files must not refuse what another accepts
 
 	"github.com/bulkhead-ai/bulkhead"
-	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/seal"
-	"github.com/danielgtaylor/huma/v2"
 )
 
-type applyInput struct {
-	Writing
-	Body wire.Apply
-}
-
-type applyOutput struct{ Body wire.Applied }
-
 type selectInput struct {
-	Kind    string `query:"kind" doc:"such as Tenant; default: all"`
-	Tenant  string `query:"tenant" doc:"only this tenant's objects, and the tenant"`
-	Project string `query:"project"`
-	Name    string `query:"name"`
+	Kind    string `query:"kind" json:"kind,omitempty" maxLength:"63" doc:"such as Tenant; default: all"`
+	Tenant  string `query:"tenant" json:"tenant,omitempty" maxLength:"63" doc:"only this tenant's objects, and the tenant"`
+	Project string `query:"project" json:"project,omitempty" maxLength:"63"`
+	Name    string `query:"name" json:"name,omitempty" maxLength:"256"`
 }
 
 type objectsOutput struct{ Body wire.Objects }
 
-type deleteInput struct {
-	Writing
-	Kind    string `query:"kind" required:"true"`
-	Tenant  string `query:"tenant"`
-	Project string `query:"project"`
-	Name    string `query:"name" required:"true"`
-}
-
 func (a *API) objectRoutes() {
-	huma.Register(a.huma, operation("list-objects", http.MethodGet, "/objects", "List desired state"), a.listObjects)
-	apply := operation("apply", http.MethodPost, "/apply", "Put desired state in force, all or nothing")
-	apply.MaxBodyBytes = 2 * command.MaxSize // the answer to a larger one is the same, but clearer
-	huma.Register(a.huma, apply, a.apply)
-	huma.Register(a.huma, operation("delete-object", http.MethodDelete, "/objects", "Delete one object that nothing refers to"), a.deleteObject)
+	guarded(a, operation("list-objects", http.MethodGet, "/objects", "List desired state"),
+		func(ctx context.Context, in *selectInput) (matter, error) {
+			m := a.ofRows(ctx, "list-objects", in.Tenant)
+			m.object, m.after = "desired state", in
+			return m, nil
+		}, a.listObjects)
+	a.applyRoutes()
 }
 
-func (a *API) listObjects(_ context.Context, in *selectInput) (*objectsOutput, error) {
+// listObjects answers, to a tenant's people, that tenant's objects. Those of the
+// platform tell of addresses and prices that are not theirs.
+func (a *API) listObjects(ctx context.Context, in *selectInput) (*objectsOutput, error) {
 	kind, err := parseKind(in.Kind)
 	if err != nil {
 		return nil, err
 	}
+	p, rule := principalOf(ctx), a.rules["list-objects"]
 	out := &objectsOutput{Body: wire.Objects{Objects: []manifest.Object{}}}
 	for _, o := range a.cfg.Cluster.State().View().AllObjects() {
+		if !rule.Admits(p, tenantOf(o.Ref), "", "") {
+			continue
+		}
 		ofTenant := in.Tenant == "" || string(o.Tenant) == in.Tenant || o.Kind == manifest.KindTenant && o.Name == in.Tenant
 		if ofTenant && (kind == "" || o.Kind == kind) && (in.Project == "" || o.Project == in.Project) && (in.Name == "" || o.Name == in.Name) {
 			out.Body.Objects = append(out.Body.Objects, withoutSecrets(o))
@@ -63,6 +54,14 @@ func (a *API) listObjects(_ context.Context, in *selectInput) (*objectsOutput, e
 	}
 	manifest.Sort(out.Body.Objects)
 	return out, nil
+}
+
+// tenantOf is the tenant that an object tells of, empty for one of the platform.
+func tenantOf(ref manifest.Ref) bulkhead.TenantID {
+	if ref.Kind == manifest.KindTenant {
+		return bulkhead.TenantID(ref.Name)
+	}
+	return ref.Tenant
 }
 
 func parseKind(s string) (manifest.Kind, error) {
@@ -85,35 +84,6 @@ func withoutSecrets(o manifest.Object) manifest.Object {
 		o.ProviderSpec = &open
 	}
 	return o
-}
-
-// apply plans against the present state, checks the complete result, and
-// proposes only what changes. The state machine checks again: another apply may
-// have come between.
-func (a *API) apply(ctx context.Context, in *applyInput) (*applyOutput, error) {
-	current := a.cfg.Cluster.State().View().AllObjects()
-	desired := slices.Clone(in.Body.Objects)
-	problems := a.keepCredentials(current, desired)
-	problems = append(problems, checkZones(desired)...)
-	problems = append(problems, checkTwice(desired)...)
-	plan := manifest.Diff(current, desired, in.Body.Prune)
-	problems = append(problems, manifest.Check(manifest.Overlay(current, desired, plan.Pruned))...)
-	if len(problems) > 0 {
-		return nil, refuse(problems)
-	}
-	out := &applyOutput{Body: wire.Applied{Plan: plan, DryRun: in.Body.DryRun}}
-	if in.Body.DryRun || plan.Empty() {
-		return out, nil
-	}
-	cmd := &command.Apply{Delete: plan.Pruned}
-	for _, o := range desired {
-		if !slices.Contains(plan.Unchanged, o.Ref) {
-			cmd.Upsert = append(cmd.Upsert, o)
-		}
-	}
-	touched := slices.Concat(plan.Created, plan.Updated, plan.Pruned)
-	_, err := a.propose(ctx, "apply", in.op(), cmd, a.tenantsOf(touched)...)
-	return out, err
 }
 
 // keepCredentials replaces a credential that is the stored one, sealed anew, by
@@ -199,16 +169,6 @@ func checkTwice(objects []manifest.Object) []manifest.Problem {
 		seen[o.Ref] = true
 	}
 	return problems
-}
-
-func (a *API) deleteObject(ctx context.Context, in *deleteInput) (*struct{}, error) {
-	kind, err := parseKind(in.Kind)
-	if err != nil {
-		return nil, err
-	}
-	ref := manifest.Ref{Kind: kind, Tenant: bulkhead.TenantID(in.Tenant), Project: in.Project, Name: in.Name}
-	_, err = a.propose(ctx, "delete "+string(kind), in.op(), &command.Apply{Delete: []manifest.Ref{ref}}, a.tenantsOf([]manifest.Ref{ref})...)
-	return nil, err
 }
 
 // tenantsOf are the tenants whose workers a change of the objects concerns: all

@@ -41,19 +41,30 @@ func (in *uploadInput) Resolve(ctx huma.Context) []error {
 		return []error{err}
 	}
 	in.body = ctx.BodyReader()
-	return nil
+	return in.Writing.Resolve(ctx)
 }
 
 func (a *API) pluginRoutes() {
-	huma.Register(a.huma, operation("list-plugins", http.MethodGet, "/plugins", "List registered adapters"), a.listPlugins)
+	guarded(a, operation("list-plugins", http.MethodGet, "/plugins", "List registered adapters"), ofPlatform[struct{}]("plugins"), a.listPlugins)
 	upload := operation("add-plugin", http.MethodPut, "/plugins/{name}", "Upload an adapter's binary and register it by its SHA-256")
 	upload.RequestBody = &huma.RequestBody{
 		Required:    true,
 		Description: fmt.Sprintf("a static Linux binary of at most %d bytes", maxPlugin),
 		Content:     map[string]*huma.MediaType{"application/octet-stream": {}},
 	}
-	huma.Register(a.huma, upload, a.addPlugin)
-	huma.Register(a.huma, operation("remove-plugin", http.MethodDelete, "/plugins/{name}", "Remove an adapter that no provider uses"), a.removePlugin)
+	guarded(a, upload, func(_ context.Context, in *uploadInput) (matter, error) { return a.ofPlugin(in.Name), nil }, a.addPlugin)
+	guarded(a, operation("remove-plugin", http.MethodDelete, "/plugins/{name}", "Remove an adapter that no provider uses"),
+		func(_ context.Context, in *pluginInput) (matter, error) { return a.ofPlugin(in.Name), nil }, a.removePlugin)
+}
+
+// ofPlugin is the matter of one plugin. What an upload registers is known, and
+// noted, when it is here.
+func (a *API) ofPlugin(name string) matter {
+	m := matter{object: string(manifest.KindPlugin) + " " + name}
+	if digest := a.digestOf(manifest.Ref{Kind: manifest.KindPlugin, Name: name}); digest != "" {
+		m.before = map[string]string{"sha256": digest}
+	}
+	return m
 }
 
 func (a *API) listPlugins(context.Context, *struct{}) (*pluginsOutput, error) {
@@ -77,6 +88,7 @@ func (a *API) addPlugin(ctx context.Context, in *uploadInput) (*pluginOutput, er
 	ref := manifest.Ref{Kind: manifest.KindPlugin, Name: in.Name}
 	cmd := &command.Apply{Upsert: []manifest.Object{{Ref: ref, PluginSpec: &p}}}
 	old := a.digestOf(ref)
+	noteAfter(ctx, p)
 	if _, err := a.propose(ctx, "add plugin", in.op(), cmd, a.cfg.Cluster.State().Tenants()...); err != nil {
 		return nil, err
 	}

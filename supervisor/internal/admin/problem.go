@@ -37,7 +37,7 @@ func (a *API) fail(what string, err error) error {
 	if e.Param != "" {
 		details = append(details, &huma.ErrorDetail{Location: e.Param, Message: e.Message})
 	}
-	problem := huma.NewError(status, e.Message, details...)
+	problem := coded(status, e.Code, e.Message, details...)
 	if e.RetryAfter <= 0 {
 		return problem
 	}
@@ -67,4 +67,41 @@ func writeProblem(w http.ResponseWriter, status int, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	w.Write(append(body, '\n'))
+}
+
+// problem is a problem document with a code for programs.
+type problem struct {
+	*huma.ErrorModel
+	Code string `json:"code,omitempty"`
+}
+
+var _ huma.StatusError = (*problem)(nil)
+
+// coded is an error that is answered with a code.
+func coded(status int, code, detail string, details ...error) error {
+	m := &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: detail}
+	for _, d := range details {
+		m.Add(d)
+	}
+	return &problem{m, code}
+}
+
+// codeOf is the code that an error is answered with, or "".
+func codeOf(err error) string {
+	var p *problem
+	if errors.As(err, &p) {
+		return p.Code
+	}
+	return ""
+}
+
+// withoutValues leaves out of a refusal what was sent: a body that was not
+// understood may hold a secret, and an answer ends up in logs and tickets.
+func withoutValues(_ huma.Context, _ string, v any) (any, error) {
+	if m, ok := v.(*huma.ErrorModel); ok {
+		for _, e := range m.Errors {
+			e.Value = nil
+		}
+	}
+	return v, nil
 }

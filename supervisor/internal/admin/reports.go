@@ -12,10 +12,10 @@ import (
 )
 
 type usageInput struct {
-	By     string `query:"by" doc:"names to split by, comma-separated; default: one total"`
-	From   string `query:"from" doc:"first day, YYYY-MM-DD in the tenant's time zone"`
-	To     string `query:"to" doc:"last day, included"`
-	Tenant string `query:"tenant" doc:"default: all tenants"`
+	By     string `query:"by" json:"by,omitempty" maxLength:"256" doc:"names to split by, comma-separated; default: one total"`
+	From   string `query:"from" json:"from,omitempty" maxLength:"10" doc:"first day, YYYY-MM-DD in the tenant's time zone"`
+	To     string `query:"to" json:"to,omitempty" maxLength:"10" doc:"last day, included"`
+	Tenant string `query:"tenant" json:"tenant,omitempty" maxLength:"63" doc:"default: all tenants that the caller may see"`
 }
 
 type usageOutput struct{ Body []usageRow }
@@ -42,17 +42,35 @@ func (usageRow) Schema(huma.Registry) *huma.Schema {
 }
 
 func (a *API) reportRoutes() {
-	huma.Register(a.huma, operation("usage-report", http.MethodGet, "/usage", "Sum the ledger by names"), a.usage)
+	guarded(a, operation("usage-report", http.MethodGet, "/usage", "Sum the ledger by names"),
+		func(ctx context.Context, in *usageInput) (matter, error) {
+			m := a.ofRows(ctx, "usage-report", in.Tenant)
+			m.object, m.after = "usage", in
+			return m, nil
+		}, a.usage)
 	logs := operation("logs", http.MethodGet, "/logs", "A tenant's requests, newest first, one JSON object a line")
 	logs.Responses = map[string]*huma.Response{"200": {
 		Description: "one request a line",
 		Content:     map[string]*huma.MediaType{"application/x-ndjson": {Schema: logLineSchema(a.huma)}},
 	}}
-	huma.Register(a.huma, logs, a.logs)
+	guarded(a, logs, a.aboutLogs, a.logs)
 }
 
-func (a *API) usage(_ context.Context, in *usageInput) (*usageOutput, error) {
+// ofRows is the matter of a list: the tenant that was asked for, else those of
+// which the caller may see rows.
+func (a *API) ofRows(ctx context.Context, action, tenant string) matter {
+	if tenant != "" {
+		return matter{tenants: []bulkhead.TenantID{bulkhead.TenantID(tenant)}}
+	}
+	tenants, _ := a.rules[action].Scope(principalOf(ctx))
+	return matter{tenants: tenants}
+}
+
+func (a *API) usage(ctx context.Context, in *usageInput) (*usageOutput, error) {
 	q := billing.Query{From: in.From, To: in.To, Tenant: bulkhead.TenantID(in.Tenant)}
+	if tenants, all := a.rules["usage-report"].Scope(principalOf(ctx)); !all {
+		q.Within = append([]bulkhead.TenantID{}, tenants...)
+	}
 	if in.By != "" {
 		q.By = strings.Split(in.By, ",")
 	}

@@ -83,7 +83,7 @@ func line(key bulkhead.KeyID, request string, outcome bulkhead.Outcome, final bo
 func TestUsageAndLogs(t *testing.T) {
 	f := start(t)
 	f.apply(desired)
-	f.apply("kind: Tenant\nmetadata: {name: globex}\nspec: {owner: a@globex.example}\n")
+	f.apply("kind: Tenant\nmetadata: {name: globex}\nspec: {owner: a@globex.example, cost_center: CC-1}\n")
 	key := f.key().ID
 	first := line(key, "a", bulkhead.Failed, false)
 	second := line(key, "a", bulkhead.Served, true)

@@ -14,7 +14,8 @@ import (
 // Snapshots are backups of the replicated state. A node that is alone has them
 // too.
 type Snapshots interface {
-	// SaveSnapshot writes one file that holds everything but the cluster key.
+	// SaveSnapshot writes one file that holds everything but the cluster key and the
+	// tenants' key shares.
 	SaveSnapshot(ctx context.Context, w io.Writer) error
 	// RestoreSnapshot puts all members back to what the file holds, after it has
 	// verified the whole file. Epochs, and what fences an old worker, never go
@@ -32,15 +33,15 @@ type restored struct {
 }
 
 func (a *API) snapshotRoutes() {
-	save := operation("save-snapshot", http.MethodGet, "/cluster/snapshot", "Download a snapshot of the replicated state: a complete backup but for the cluster key")
+	save := operation("save-snapshot", http.MethodGet, "/cluster/snapshot", "Download a snapshot of the replicated state: a complete backup but for the cluster key and the tenants' key shares")
 	save.Responses = map[string]*huma.Response{"200": {
 		Description: "the snapshot",
 		Content:     map[string]*huma.MediaType{"application/octet-stream": {}},
 	}}
-	huma.Register(a.huma, save, a.saveSnapshot)
+	guarded(a, save, ofPlatform[struct{}]("the replicated state"), a.saveSnapshot)
 	restore := operation("restore-snapshot", http.MethodPut, "/cluster/snapshot", "Put every member back to a snapshot")
 	restore.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {}}}
-	huma.Register(a.huma, restore, a.restoreSnapshot)
+	guarded(a, restore, ofPlatform[restoreInput]("the replicated state"), a.restoreSnapshot)
 }
 
 // saveSnapshot breaks the connection when it fails midway: a cut file must not
@@ -72,7 +73,7 @@ func (in *restoreInput) Resolve(ctx huma.Context) []error {
 		return []error{err}
 	}
 	in.body = http.MaxBytesReader(nil, io.NopCloser(ctx.BodyReader()), maxSnapshot)
-	return nil
+	return in.Writing.Resolve(ctx)
 }
 
 // restoreSnapshot outlives its client once the file is here: half of the members
@@ -88,5 +89,6 @@ func (a *API) restoreSnapshot(ctx context.Context, in *restoreInput) (*restoreOu
 	if err := a.await(ctx, "restore snapshot", a.cfg.Cluster.State().Tenants()); err != nil {
 		return nil, err
 	}
+	noteAfter(ctx, restored{Index: a.cfg.Cluster.State().Index()})
 	return &restoreOutput{restored{Index: a.cfg.Cluster.State().Index()}}, nil
 }

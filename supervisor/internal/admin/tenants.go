@@ -8,7 +8,6 @@ import (
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
-	"github.com/danielgtaylor/huma/v2"
 )
 
 type tenantInput struct {
@@ -27,16 +26,27 @@ type statusOutput struct{ Body wire.Status }
 type sealingKeyOutput struct{ Body wire.SealingKey }
 
 func (a *API) tenantRoutes() {
-	huma.Register(a.huma, operation("suspend-tenant", http.MethodPost, "/tenants/{tenant}/suspend", "Refuse every request of a tenant and stop its worker"),
+	guarded(a, operation("suspend-tenant", http.MethodPost, "/tenants/{tenant}/suspend", "Refuse every request of a tenant and stop its worker"),
+		func(_ context.Context, in *tenantInput) (matter, error) { return a.ofSuspension(in.Tenant, true) },
 		func(ctx context.Context, in *tenantInput) (*tenantOutput, error) {
 			return a.setSuspended(ctx, in, true)
 		})
-	huma.Register(a.huma, operation("resume-tenant", http.MethodPost, "/tenants/{tenant}/resume", "Serve a suspended tenant again"),
+	guarded(a, operation("resume-tenant", http.MethodPost, "/tenants/{tenant}/resume", "Serve a suspended tenant again"),
+		func(_ context.Context, in *tenantInput) (matter, error) { return a.ofSuspension(in.Tenant, false) },
 		func(ctx context.Context, in *tenantInput) (*tenantOutput, error) {
 			return a.setSuspended(ctx, in, false)
 		})
-	huma.Register(a.huma, operation("status", http.MethodGet, "/status", "What this node says about itself"), a.status)
-	huma.Register(a.huma, operation("sealing-key", http.MethodGet, "/sealing-key", "The public key that credentials are sealed to"), a.sealingKey)
+	guarded(a, operation("status", http.MethodGet, "/status", "What this node says about itself"), ofPlatform[statusInput](""), a.status)
+	guarded(a, operation("sealing-key", http.MethodGet, "/sealing-key", "The public key that credentials are sealed to"), ofPlatform[struct{}]("sealing key"), a.sealingKey)
+}
+
+func (a *API) ofSuspension(tenant string, suspended bool) (matter, error) {
+	m, err := a.ofTenant(tenant)
+	if t, ok := a.cfg.Cluster.State().Tenant(bulkhead.TenantID(tenant)); ok {
+		m.before = map[string]bool{"suspended": t.Suspended}
+	}
+	m.after = map[string]bool{"suspended": suspended}
+	return m, err
 }
 
 func (a *API) setSuspended(ctx context.Context, in *tenantInput, suspended bool) (*tenantOutput, error) {

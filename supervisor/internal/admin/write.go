@@ -3,6 +3,8 @@ package admin
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"time"
 
@@ -19,7 +21,18 @@ const effectTimeout = 30 * time.Second
 // Writing is the part of every write's input. It is exported because huma fills
 // only exported embedded fields.
 type Writing struct {
-	Op string `header:"Idempotency-Key" doc:"names this write: the same name again has no second effect; default: a new one" minLength:"8" maxLength:"100" pattern:"^[!-~]+$"`
+	Op  string `header:"Idempotency-Key" doc:"names this write: the same name again has no second effect; default: a new one" minLength:"8" maxLength:"100" pattern:"^[!-~]+$"`
+	who string
+}
+
+var _ huma.Resolver = (*Writing)(nil)
+
+// Resolve implements huma.Resolver: names of writes are per caller, so that
+// nobody is answered, or kept from writing, by the name of another's write.
+func (w *Writing) Resolve(ctx huma.Context) []error {
+	p := callerOf(ctx.Context()).principal
+	w.who = p.Method + "\x00" + p.Issuer + "\x00" + p.Subject
+	return nil
 }
 
 // op is the id of the write's command.
@@ -27,7 +40,16 @@ func (w Writing) op() string {
 	if w.Op == "" {
 		return "admin-" + rand.Text()
 	}
-	return "admin-" + w.Op
+	sum := sha256.Sum256([]byte("bulkhead/write\x00" + w.who + "\x00" + w.Op))
+	return "admin-" + hex.EncodeToString(sum[:16])
+}
+
+// fix gives a write without a name one, for a write that does more than one
+// thing, or that is on record before it is made.
+func (w *Writing) fix() {
+	if w.Op == "" {
+		w.Op = rand.Text()
+	}
 }
 
 // operation describes a route. Reads are GET; every change is POST, PUT or

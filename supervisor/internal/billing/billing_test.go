@@ -74,7 +74,7 @@ func newCluster(t *testing.T, tenants ...bulkhead.TenantID) *oneNode {
 	var objects []manifest.Object
 	for _, id := range tenants {
 		objects = append(objects, manifest.Object{
-			Ref: manifest.Ref{Kind: manifest.KindTenant, Name: string(id)}, TenantSpec: &manifest.Tenant{Owner: "o@bank.example"},
+			Ref: manifest.Ref{Kind: manifest.KindTenant, Name: string(id)}, TenantSpec: &manifest.Tenant{Owner: "o@bank.example", CostCenter: "CC-1"},
 		})
 	}
 	c.must(t, &command.Apply{Upsert: objects})
@@ -284,6 +284,11 @@ func TestReport(t *testing.T) {
 		{"one day", Query{By: []string{"day", "model"}, Tenant: "acme", From: "2026-03-02", To: "2026-03-02"}, []string{
 			`{"day":"2026-03-02","model":"fast","requests":1,"served":0,"failed":0,"timed_out":0,"cancelled":1,"refused_limit":0,"refused_policy":0,"refused_auth":0,"input_tokens":10,"output_tokens":5,"cost":"0.0015","currency":"USD"` + fmt.Sprintf(tail, 0, 0, "0.00"),
 		}},
+		{"within one", Query{By: []string{"tenant", "day"}, Within: []bulkhead.TenantID{"acme"}, From: "2026-03-02"}, []string{
+			`{"tenant":"acme","day":"2026-03-02","requests":1,"served":0,"failed":0,"timed_out":0,"cancelled":1,"refused_limit":0,"refused_policy":0,"refused_auth":0,"input_tokens":10,"output_tokens":5,"cost":"0.0015","currency":"USD"` + fmt.Sprintf(tail, 0, 0, "0.00"),
+		}},
+		{"within none", Query{By: []string{"tenant"}, Within: []bulkhead.TenantID{}}, []string{}},
+		{"asked for one and within another", Query{By: []string{"tenant"}, Tenant: "globex", Within: []bulkhead.TenantID{"acme"}}, []string{}},
 		{"nothing", Query{By: []string{"tenant"}, To: "2026-02-28"}, []string{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

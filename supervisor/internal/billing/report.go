@@ -17,6 +17,9 @@ type Query struct {
 	From   string            // first day, YYYY-MM-DD in each tenant's time zone; empty = since ever
 	To     string            // last day, included; empty = until now
 	Tenant bulkhead.TenantID // only this one; empty = all
+	// Within leaves out every other tenant, and the rows of none; nil = all. An
+	// empty list leaves out everything.
+	Within []bulkhead.TenantID
 }
 
 // names are what a report can be split by, and how a usage row answers.
@@ -53,7 +56,8 @@ func (l *Ledger) Report(q Query) ([]Row, error) {
 	}
 	f := fold{by: by, groups: map[string]*group{}}
 	each := func(r state.UsageRow) bool {
-		if (q.From == "" || r.Day >= q.From) && (q.To == "" || r.Day <= q.To) {
+		within := q.Within == nil || slices.Contains(q.Within, bulkhead.TenantID(r.Tenant))
+		if within && (q.From == "" || r.Day >= q.From) && (q.To == "" || r.Day <= q.To) {
 			f.add(&r)
 		}
 		return true

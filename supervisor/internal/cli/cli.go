@@ -110,6 +110,7 @@ type app struct {
 	status   int // exit status of a command that ended without an error
 
 	addr, tokenFile, caFile string
+	reason                  string // why, for the audit trail
 	output                  format
 }
 
@@ -130,11 +131,13 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.addr, "addr", "", "admin addresses, comma-separated, tried in turn (default $BULKHEAD_ADDR, then "+defaultAddr+")")
 	f.StringVar(&a.tokenFile, "token-file", "", "file with the admin token, mode 0600 (default: the token in $BULKHEAD_TOKEN)")
 	f.StringVar(&a.caFile, "ca-file", "", "PEM certificates to trust for https addresses (default: the system's)")
+	f.StringVar(&a.reason, "reason", "", "why, for the audit trail; some commands want it")
 	f.VarP(&a.output, "output", "o", "table, json, yaml or csv")
 	root.AddCommand(
 		a.serverCommand(), a.devCommand(), a.doctorCommand(), a.versionCommand(), a.spawnerCommand(),
 		a.applyCommand(), a.getCommand(), a.deleteCommand(),
 		a.keyCommand(), a.tenantCommand(), a.usageCommand(), a.logsCommand(), a.pluginCommand(), a.clusterCommand(),
+		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.grantCommand(), a.auditCommand(),
 	)
 	return root
 }

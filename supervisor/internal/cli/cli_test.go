@@ -25,7 +25,7 @@ import (
 
 const desired = `kind: Tenant
 metadata: {name: acme}
-spec: {owner: owner@acme.example}
+spec: {owner: owner@acme.example, cost_center: CC-1}
 ---
 kind: Project
 metadata: {name: web, tenant: acme}
@@ -158,7 +158,7 @@ func TestApplyRefusesWithFileAndLine(t *testing.T) {
 		name, from, to string
 		want           string
 	}{
-		{"unknown field", "spec: {owner: owner@acme.example}", "spec: {owner: owner@acme.example, onwer: x}", "acme.yaml:3: spec.onwer: unknown field; did you mean owner?\n     2 | metadata: {name: acme}\n>    3 | spec:"},
+		{"unknown field", "spec: {owner: owner@acme.example, cost_center: CC-1}", "spec: {owner: owner@acme.example, cost_center: CC-1, onwer: x}", "acme.yaml:3: spec.onwer: unknown field; did you mean owner?\n     2 | metadata: {name: acme}\n>    3 | spec:"},
 		{"dangling", "provider: main", "provider: other", `acme.yaml:22: spec.targets[0].provider: no provider "other" of tenant "acme" or for all`},
 		{"unrouted", "models: [fast]", "models: [slow]", `acme.yaml:7: spec.environments.prod.models[0]: no route "slow" for tenant "acme" or for all`},
 		{"unset", "env: UPSTREAM_KEY", "env: UNSET_KEY", "acme.yaml:18: spec.credential: environment variable UNSET_KEY is empty or not set"},
@@ -202,7 +202,7 @@ func TestKeys(t *testing.T) {
 	}
 	s.fails(cli.WrongUsage, "--service-account is missing", create[:8]...)
 	s.fails(cli.Failed, `no environment "dev"`, "key", "create", "--tenant", "acme", "--project", "web", "--env", "dev", "--service-account", "bot")
-	s.fails(cli.Failed, `There is no key "key_none"`, "key", "revoke", "key_none")
+	s.fails(cli.Failed, `there is no key "key_none"`, "key", "revoke", "key_none")
 }
 
 func TestUsageLogsAndTenants(t *testing.T) {
@@ -303,7 +303,7 @@ func TestAddressAndToken(t *testing.T) {
 	s.ok("get", "all")
 	s.fails(cli.Failed, "nothing answers at "+dead+"; is the node running? Set BULKHEAD_ADDR or --addr", "get", "all", "--addr", dead)
 	f.Cluster.SetDown(bulkhead.E(bulkhead.Unavailable, "x", "The cluster cannot take changes now."))
-	s.fails(cli.Failed, "The cluster cannot take changes now.", "tenant", "suspend", "acme", "--addr", f.URL+","+f.URL)
+	s.fails(cli.Failed, "The cluster cannot take changes now.", "plugin", "remove", "x", "--addr", f.URL+","+f.URL)
 	f.Cluster.SetDown(nil)
 	token := s.file("token", admintest.Token+"\n")
 	s.env["BULKHEAD_TOKEN"] = "wrong"

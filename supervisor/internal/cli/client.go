@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/signin"
 )
 
 const (
@@ -25,26 +27,58 @@ const (
 
 // client speaks to the admin API. Addresses are tried in turn until one answers.
 type client struct {
-	addrs []string
-	token string
-	http  *http.Client
+	addrs  []string
+	token  string // empty: only what is open to everybody
+	reason string // for the audit trail
+	http   *http.Client
 }
 
 // client reads address and token from the flags and the environment.
 func (a *app) client() (*client, error) {
+	c, err := a.stranger()
+	if err != nil {
+		return nil, err
+	}
+	c.token, err = a.credential(c.addrs)
+	return c, err
+}
+
+// credential is the bearer token that this command line has: of the file that was
+// named, else of the environment, else of the person who signed in for these
+// addresses. The first two may be the node's or a person's.
+func (a *app) credential(addrs []string) (string, error) {
+	token := strings.TrimSpace(a.streams.Getenv("BULKHEAD_TOKEN"))
+	if a.tokenFile != "" {
+		var err error
+		if token, err = wire.ReadToken(a.tokenFile); err != nil {
+			return "", err
+		}
+	}
+	if token != "" {
+		return token, nil
+	}
+	token, err := a.signedIn(context.Background(), addrs)
+	if errors.Is(err, signin.ErrNone) {
+		return "", usagef("no admin token: set BULKHEAD_TOKEN, give --token-file, or sign in with bulkhead login")
+	}
+	return token, err
+}
+
+// stranger is a client that shows no token.
+func (a *app) stranger() (*client, error) {
 	addrs, err := parseAddrs(firstOf(a.addr, a.streams.Getenv("BULKHEAD_ADDR"), defaultAddr))
 	if err != nil {
 		return nil, err
 	}
-	c := &client{addrs: addrs, token: strings.TrimSpace(a.streams.Getenv("BULKHEAD_TOKEN"))}
-	if a.tokenFile != "" {
-		if c.token, err = wire.ReadToken(a.tokenFile); err != nil {
-			return nil, err
-		}
+	return a.clientWith(addrs, "")
+}
+
+// clientWith is a client for the addresses with a token.
+func (a *app) clientWith(addrs []string, token string) (*client, error) {
+	if err := checkReason(a.reason); err != nil {
+		return nil, err
 	}
-	if c.token == "" {
-		return nil, usagef("no admin token: set BULKHEAD_TOKEN or give --token-file")
-	}
+	c := &client{addrs: addrs, token: token, reason: a.reason}
 	transport := &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   5 * time.Second,
@@ -53,6 +87,7 @@ func (a *app) client() (*client, error) {
 		DisableKeepAlives:     true,
 	}
 	if a.caFile != "" {
+		var err error
 		if transport.TLSClientConfig, err = trust(a.caFile); err != nil {
 			return nil, err
 		}
@@ -113,6 +148,7 @@ type call struct {
 	body   any                           // JSON; or
 	upload func() (io.ReadCloser, error) // raw bytes, opened anew for every address
 	stream func(r io.Reader) error       // takes the answer as it comes
+	seen   func(h http.Header)           // called before stream
 	size   int64                         // of the upload
 	once   bool                          // a write that must not be repeated when it is not known whether it was made
 }
@@ -144,7 +180,12 @@ func (c *client) send(ctx context.Context, addr, op string, r call, body []byte)
 		// closed connection, and that would be what the operator reads.
 		req.Header.Set("Expect", "100-continue")
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.reason != "" {
+		req.Header.Set(wire.Reason, c.reason)
+	}
 	if payload != nil {
 		req.Header.Set("Content-Type", contentType)
 	}
@@ -160,6 +201,9 @@ func (c *client) take(resp *http.Response, addr string, r call, out any) error {
 		return problemOf(resp, addr)
 	}
 	if r.stream != nil {
+		if r.seen != nil {
+			r.seen(resp.Header)
+		}
 		return r.stream(resp.Body)
 	}
 	if out == nil {

@@ -16,7 +16,7 @@ func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "Begin, extend, watch and repair a cluster",
 		a.clusterInitCommand(), a.clusterTokenCommand(), a.clusterJoinCommand(), a.clusterStatusCommand(),
 		a.clusterDrainCommand(), a.clusterTransferCommand(), a.clusterRemoveCommand(),
-		a.snapshotCommand(), a.clusterRecoverCommand())
+		a.snapshotCommand(), a.sharesCommand(), a.clusterRecoverCommand())
 }
 
 func (a *app) clusterTokenCommand() *cobra.Command {

@@ -95,7 +95,7 @@ func TestClusterOnAConfigFile(t *testing.T) {
 	s.fails(cli.WrongUsage, "--token is missing", "cluster", "join", "--config", path)
 	s.fails(cli.WrongUsage, "one of --token and --token-from", "cluster", "join", "--config", path, "--token", "a", "--token-from", "b")
 	s.fails(cli.Failed, "more than one word", "cluster", "join", "--config", path, "--token", "a b")
-	s.fails(cli.WrongUsage, "say which: init, token, join, status, drain, transfer, remove, snapshot, recover", "cluster")
+	s.fails(cli.WrongUsage, "say which: init, token, join, status, drain, transfer, remove, snapshot, shares, recover", "cluster")
 	o.fail = errors.New("the node runs")
 	s.fails(cli.Failed, "the node runs", "cluster", "init", "--config", path)
 }
@@ -128,12 +128,12 @@ func TestClusterVerbs(t *testing.T) {
 	}
 	s.ok("cluster", "transfer")
 	s.ok("cluster", "drain", "n1", "--off")
-	s.ok("cluster", "remove", "n3")
-	s.ok("cluster", "remove", "n3", "--accept-loss")
+	s.ok("cluster", "remove", "--reason", "test", "n3")
+	s.ok("cluster", "remove", "--reason", "test", "n3", "--accept-loss")
 	if got := fleet.Calls(); !slices.Equal(got, []string{"transfer n1", "transfer n2", "draining n1 false", "remove n3", "remove n3 accepting loss"}) {
 		t.Errorf("asked %q", got)
 	}
-	s.fails(cli.Failed, "1 live voters", "cluster", "remove", "n2")
+	s.fails(cli.Failed, "1 live voters", "cluster", "remove", "--reason", "test", "n2")
 	s.fails(cli.Failed, `no node "n9"`, "cluster", "drain", "n9")
 	s.fails(cli.WrongUsage, "want NODE", "cluster", "drain")
 	s.fails(cli.WrongUsage, "at most one NODE", "cluster", "transfer", "a", "b")
@@ -167,13 +167,13 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("save: %s", out)
 	}
 	s.ok("cluster", "snapshot", "inspect", path)
-	s.ok("cluster", "snapshot", "restore", path)
+	s.ok("cluster", "snapshot", "restore", "--reason", "test", path)
 	if got := fleet.Calls(); !slices.Contains(got, "restore") {
 		t.Errorf("asked %q", got)
 	}
 	bad := s.file("bad", "snap")
 	s.fails(cli.Failed, "checksum", "cluster", "snapshot", "inspect", bad)
-	s.fails(cli.Failed, "checksum", "cluster", "snapshot", "restore", bad)
+	s.fails(cli.Failed, "checksum", "cluster", "snapshot", "restore", "--reason", "test", bad)
 	if got := fleet.Calls(); len(got) != 0 {
 		t.Errorf("a bad file was sent: %q", got)
 	}

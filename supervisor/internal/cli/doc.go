@@ -8,5 +8,6 @@
 // configuration; errors are one line, "bulkhead: ...", on standard error, and
 // standard output holds nothing but the result; -o json and -o csv are stable.
 // The credential of a provider leaves this process sealed, and no secret is
-// taken from an argument, where other users of the machine would see it.
+// taken from an argument, where other users of the machine would see it, but the
+// token of a link, which is spent with that; key unwrap - reads it instead.
 package cli

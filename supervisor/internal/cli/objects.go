@@ -22,15 +22,19 @@ func (o *owner) flags(c *cobra.Command) {
 
 func (a *app) getCommand() *cobra.Command {
 	var of owner
+	var unusedDays int
 	c := &cobra.Command{
-		Use: "get KIND [NAME]", Short: "Print desired state; KIND all prints everything",
+		Use: "get KIND [NAME]", Short: "Print desired state; KIND all prints everything, KIND orphans what nobody seems to need or to answer for",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return usagef("%s: want KIND [NAME]; KIND is all, %s", cmd.CommandPath(), kindNames())
+				return usagef("%s: want KIND [NAME]; KIND is all, orphans, %s", cmd.CommandPath(), kindNames())
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && strings.EqualFold(args[0], orphansKind) {
+				return a.orphans(cmd, of.tenant, unusedDays)
+			}
 			kind, err := parseKind(args[0])
 			if err != nil {
 				return err
@@ -52,6 +56,7 @@ func (a *app) getCommand() *cobra.Command {
 		},
 	}
 	of.flags(c)
+	c.Flags().IntVar(&unusedDays, "unused-days", 90, "with orphans: what was not used for so many days is one")
 	return c
 }
 
@@ -72,7 +77,11 @@ func (a *app) deleteCommand() *cobra.Command {
 				return err
 			}
 			q := query("kind", string(kind), "tenant", of.tenant, "project", of.project, "name", args[1])
-			return cl.do(cmd.Context(), call{method: http.MethodDelete, path: "/objects", query: q}, nil)
+			err = cl.do(cmd.Context(), call{method: http.MethodDelete, path: "/objects", query: q}, nil)
+			if err != nil && kind == manifest.KindTenant {
+				err = fmt.Errorf("%w\n  to end a tenant with all that it has: bulkhead tenant delete %s --reason WHY", err, args[1])
+			}
+			return err
 		},
 	}
 	of.flags(c)
@@ -167,6 +176,8 @@ func about(o manifest.Object) string {
 		return o.PriceBookSpec.Currency + ", " + strconv.Itoa(len(o.PriceBookSpec.Prices)) + " prices"
 	case manifest.KindPlugin:
 		return fmt.Sprintf("sha256:%.12s", o.PluginSpec.SHA256)
+	case manifest.KindPolicy:
+		return "for " + firstOf(strings.Join(o.PolicySpec.Environments, " "), "all environments")
 	}
 	return ""
 }

@@ -19,6 +19,7 @@ type problemError struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
+	Code   string `json:"code"`
 	Errors []struct {
 		Location string `json:"location"`
 		Message  string `json:"message"`
@@ -41,6 +42,9 @@ func problemOf(resp *http.Response, addr string) error {
 func (p *problemError) Error() string {
 	if p.Status == http.StatusUnauthorized && !p.foreign {
 		return fmt.Sprintf("%s refused the admin token (see BULKHEAD_TOKEN and --token-file)", p.addr)
+	}
+	if p.Code == "reason_required" {
+		return p.addr + ": say why with --reason TEXT; it is kept in the audit trail"
 	}
 	var b strings.Builder
 	b.WriteString(p.addr + ": " + printable(firstOf(p.Detail, p.Title)))

@@ -63,9 +63,13 @@ func (a *app) devCommand() *cobra.Command {
 
 func (a *app) doctorCommand() *cobra.Command {
 	var path string
+	var launch launchOptions
 	c := &cobra.Command{
-		Use: "doctor", Short: "Show layer by layer what the sandbox can do on this machine", Args: noArgs,
+		Use: "doctor", Short: "Show layer by layer what the sandbox can do on this machine; --launch: whether teams are ready for launch", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if launch.on {
+				return a.launch(cmd, launch)
+			}
 			out, err := a.output.or(tableOut, tableOut, jsonOut)
 			if err != nil {
 				return err
@@ -80,6 +84,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&path, "config", "", "judge by this node's configuration")
+	launch.flags(c)
 	return c
 }
 

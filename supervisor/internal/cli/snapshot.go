@@ -22,7 +22,7 @@ func (a *app) snapshotCommand() *cobra.Command {
 
 func (a *app) snapshotSaveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "save FILE", Short: "Write a backup: everything but the cluster key, which must be kept apart", Args: exactArgs("FILE"),
+		Use: "save FILE", Short: "Write a backup: everything but the cluster key and the key shares (see cluster shares save)", Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {

@@ -37,6 +37,9 @@ func (n *Node) newAdmin() (*http.Server, error) {
 		Token: token, Node: n.cfg.NodeID, Version: n.version, PluginDir: pluginDir(n.cfg.DataDir),
 		Cluster: n.cluster, Effects: effects{n.manager}, Vault: n.box, Workers: n.router, Usage: n.ledger,
 		Fleet: n.fleet(), Everywhere: n.everywhere(), Snapshots: n.snapshots(), Log: n.log.Named("admin"),
+		People: n.adminPeople(), SignIn: signIn(n.cfg.Access), TokenReadsContent: n.cfg.Access.TokenReadsContent(),
+		Trail: n.trail.recorder, Audit: n.trail.store, Refused: n.refused("admin"), Metrics: n.metrics,
+		Erasures: n.ending.exporter, Shares: n.shares.ring,
 	})
 	if err != nil {
 		return nil, err

@@ -63,6 +63,11 @@ func (c *copies) Own(ctx context.Context, tenant bulkhead.TenantID, epoch bulkhe
 	})
 }
 
+// Forget implements tenants.Replication.
+func (c *copies) Forget(tenant bulkhead.TenantID, epoch bulkhead.Epoch) error {
+	return c.keeper.Forget(tenant, epoch)
+}
+
 // present is the tenant in the epoch that this node has begun.
 func (c *copies) present(tenant bulkhead.TenantID, epoch bulkhead.Epoch) (state.Tenant, error) {
 	t, ok := c.node.State().Tenant(tenant)

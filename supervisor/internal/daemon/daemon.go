@@ -22,6 +22,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/routes"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/seal"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/spawn"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/sso"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/tenants"
 	"github.com/bulkhead-ai/bulkhead/worker/control"
 
@@ -43,6 +44,10 @@ type Node struct {
 	cluster  *cluster.Node
 	router   *edge.Router
 	plugins  *edge.Plugins
+	people   *sso.People // nil: nobody signs in but with the node's token
+	trail    *auditing
+	shares   *keyShares
+	ending   *ending
 	ledger   *billing.Ledger
 	manager  *tenants.Manager
 	gateway  *gateway.Gateway
@@ -86,11 +91,10 @@ func (n *Node) open(ctx context.Context, opt Options) error {
 	if err := n.openCluster(ctx); err != nil {
 		return err
 	}
-	if err := n.openTenants(); err != nil {
-		return err
-	}
-	if err := n.openEdge(); err != nil {
-		return err
+	for _, open := range []func() error{n.openTrail, n.openPeople, n.openShares, n.openTenants, n.openEdge, n.openErasure} {
+		if err := open(); err != nil {
+			return err
+		}
 	}
 	if n.member != nil {
 		if err := n.openSteward(); err != nil {
@@ -243,7 +247,7 @@ func (n *Node) openTenants() error {
 	if m := n.member; m != nil {
 		cfg.Replication, cfg.Page = &copies{keeper: m.keeper, node: n.cluster}, m.page
 	}
-	n.manager, err = tenants.New(cfg, n.cluster, n.box, n.spawned(), n.ledger)
+	n.manager, err = tenants.New(cfg, n.cluster, n.shares.ring, n.spawned(), n.ledger)
 	if err != nil {
 		return fmt.Errorf("set up tenants: %w", err)
 	}
@@ -273,11 +277,12 @@ func (n *Node) spawned() *tenants.Spawned {
 func (n *Node) openPorts() error {
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.metrics.MustRegister(&tenantMetrics{n.manager})
+	n.metrics.MustRegister(n.trail.metrics()...)
 	if n.member != nil {
 		n.metrics.MustRegister(admin.Monitor(n.vitals), n.member.agent.Collector())
 	}
 	k := &keys{table: n.table, ready: func() bool { return n.ready() == nil }}
-	gw, err := newGateway(&n.cfg, k, n.router, n.metrics, n.log)
+	gw, err := newGateway(&n.cfg, k, newTokens(n.people, n.table), n.refused("data"), n.router, n.metrics, n.log)
 	if err != nil {
 		return err
 	}
@@ -317,6 +322,12 @@ func (n *Node) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	n.trail.run(part, g, n.log)
+	n.ending.run(part, g)
+	if n.people != nil {
+		g.Go(func() error { n.people.Run(part); return nil })
+	}
+	g.Go(func() error { n.shares.exchange.Run(part); return nil })
 	g.Go(func() error { n.router.Run(part); return nil })
 	g.Go(func() error { return n.gateway.Run(context.Background()) })
 	g.Go(func() error { return serveAdmin(api, n.admin) })
@@ -340,6 +351,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.leaveTenants(drain)
 	}
 	api.Close()
+	n.trail.stopping(n.log)
 	leave()
 	cancel()
 	return errors.Join(failure, g.Wait())

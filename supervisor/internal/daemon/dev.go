@@ -16,6 +16,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/configs"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/apikey"
 
 	"go.uber.org/zap"
@@ -149,7 +150,7 @@ func (n *Node) demoKey(ctx context.Context, old, variable, tenant, env string) (
 }
 
 func (n *Node) adminToken() (string, error) {
-	if _, err := n.newAdmin(); err != nil { // makes the token file
+	if _, err := admin.OpenToken(n.tokenFile()); err != nil { // makes the token file
 		return "", err
 	}
 	b, err := os.ReadFile(n.tokenFile())

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/edge"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/trail"
 )
 
 // openEdge makes the way of requests to the node that owns their tenant. A node
@@ -38,6 +39,8 @@ func (n *Node) serveOthers() {
 	if n.member != nil {
 		n.router.Register(n.member.transport)
 		n.plugins.Register(n.member.transport)
+		n.shares.exchange.Register(n.member.transport)
+		n.member.transport.HandleStream(trail.ServicePeers, trail.NewServer(n.trail.store).Serve)
 		n.member.transport.HandleStream(serviceSnapshot, n.takeSnapshot)
 		n.member.transport.HandleStream(serviceReplica, n.member.keeper.HandleStream)
 	}

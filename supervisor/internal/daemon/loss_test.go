@@ -37,7 +37,7 @@ func lossy(t *testing.T, copies map[bulkhead.TenantID][]string) (*fleet, *observ
 	}
 	for id, nodes := range copies {
 		f.must(t, &command.Apply{Upsert: []manifest.Object{{
-			Ref: manifest.Ref{Kind: manifest.KindTenant, Name: string(id)}, TenantSpec: &manifest.Tenant{Owner: "o@bank.example"},
+			Ref: manifest.Ref{Kind: manifest.KindTenant, Name: string(id)}, TenantSpec: &manifest.Tenant{Owner: "o@bank.example", CostCenter: "CC-1"},
 		}}})
 		var voters []command.Replica
 		for _, n := range nodes {

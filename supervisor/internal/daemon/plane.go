@@ -1,14 +1,17 @@
 package daemon
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/bulkhead-ai/bulkhead/configs"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/edge"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/gateway"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/routes"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/sso"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -27,14 +30,41 @@ func (k *keys) Lookup(hash *[32]byte) (gateway.Grant, bool) {
 	}
 	return gateway.Grant{
 		Tenant: e.Tenant, Key: e.KeyID, Rev: e.Rev(), ExpiresAt: e.ExpiresAt,
-		Revoked: e.Revoked, Suspended: e.Suspended(),
+		Revoked: e.Revoked, Suspended: e.Suspended(), Sources: e.Sources,
 	}, true
 }
 
 func (k *keys) Ready() bool { return k.ready() }
 
-// newGateway opens the data port.
-func newGateway(cfg *configs.Server, k *keys, r *edge.Router, reg prometheus.Registerer, log *zap.Logger) (*gateway.Gateway, error) {
+// tokens is gateway.Tokens over the identity providers and the look-up table.
+type tokens struct {
+	people *sso.People
+	table  *routes.Table
+}
+
+// newTokens answers nil, for nobody, when there is no identity provider.
+func newTokens(people *sso.People, table *routes.Table) gateway.Tokens {
+	if people == nil {
+		return nil
+	}
+	return &tokens{people, table}
+}
+
+func (t *tokens) Person(ctx context.Context, token string) (gateway.Grant, error) {
+	m, err := t.people.Person(ctx, token)
+	if err != nil {
+		return gateway.Grant{}, err
+	}
+	g := gateway.Grant{Tenant: m.Tenant, Key: m.ID, ExpiresAt: m.ExpiresAt, Member: &m.Member, Suspended: true}
+	if route := t.table.Tenant(m.Tenant); route != nil {
+		g.Rev, g.Suspended = route.Rev(), route.Suspended()
+	}
+	return g, nil
+}
+
+// newGateway opens the data port. people and refused may be nil.
+func newGateway(cfg *configs.Server, k *keys, people gateway.Tokens, refused func(netip.Addr), r *edge.Router,
+	reg prometheus.Registerer, log *zap.Logger) (*gateway.Gateway, error) {
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("open the data port: %w", err)
@@ -46,7 +76,8 @@ func newGateway(cfg *configs.Server, k *keys, r *edge.Router, reg prometheus.Reg
 	}
 	g := cfg.Gateway
 	gw, err := gateway.New(gateway.Config{
-		Listener: l, TLS: conf, AllowPlain: cfg.AllowPlain, Keys: k, Workers: r, Metrics: reg, Log: log.Named("gateway"),
+		Listener: l, TLS: conf, AllowPlain: cfg.AllowPlain, Keys: k, Tokens: people, Refused: refused, Workers: r,
+		Metrics: reg, Log: log.Named("gateway"),
 		Caps: gateway.Caps{
 			Connections: g.Connections, InFlight: g.InFlight, BufferedBytes: int64(g.BufferedBytes), MaxBody: int64(g.MaxBody),
 			MinBodyRate: int64(g.MinBodyRate), WriteTimeout: g.WriteTimeout, AnswerTimeout: g.AnswerTimeout,

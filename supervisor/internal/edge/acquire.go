@@ -96,7 +96,7 @@ type visit struct {
 // try asks once, where the state says.
 func (v *visit) try(ctx context.Context, place *routes.Place) (found, error) {
 	r := v.router
-	if place.Suspended {
+	if place.Suspended || !v.query && v.route.Suspended() {
 		return found{}, errSuspended
 	}
 	switch place.Assigned {

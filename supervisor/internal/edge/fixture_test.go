@@ -99,7 +99,7 @@ func member(id string) command.Node {
 func team(name string) *command.Apply {
 	id := bulkhead.TenantID(name)
 	return &command.Apply{Upsert: []manifest.Object{
-		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: name}, TenantSpec: &manifest.Tenant{Owner: "o@x.example"}},
+		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: name}, TenantSpec: &manifest.Tenant{Owner: "o@x.example", CostCenter: "CC-1"}},
 		{Ref: manifest.Ref{Kind: manifest.KindProject, Tenant: id, Name: "chat"}, ProjectSpec: &manifest.Project{
 			Environments: map[string]manifest.Environment{"prod": {}},
 		}},
@@ -203,7 +203,7 @@ func (c *cluster) start(id string, change func(*Config)) *node {
 	if n.router, err = New(cfg); err != nil {
 		tb.Fatal(err)
 	}
-	n.gateway, err = gateway.New(gateway.Config{Listener: l, Keys: &keys{n.table, &n.held}, Workers: n.router,
+	n.gateway, err = gateway.New(gateway.Config{Listener: l, Keys: &keys{n.table, &n.held}, Tokens: persons{n}, Workers: n.router,
 		Caps: gateway.Caps{InFlight: 128, Park: time.Millisecond}})
 	if err != nil {
 		tb.Fatal(err)

@@ -165,7 +165,7 @@ func (h *hosted) route(ctx context.Context) (*routes.TenantRoute, error) {
 		return nil, errGone
 	}
 	place := route.Place()
-	if place.Suspended {
+	if place.Suspended || !h.ask.Query && route.Suspended() {
 		return nil, errSuspended
 	}
 	if place.Assigned != r.cfg.Node {

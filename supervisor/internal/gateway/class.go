@@ -11,6 +11,7 @@ const (
 	classHex                      // hexadecimal digits
 	classID                       // resource ids
 	classTag                      // printable ASCII: tag values and forwarded header values
+	classBase64                   // base64url without padding
 )
 
 // classes is a read-only table.
@@ -32,6 +33,7 @@ func makeClasses() (t [256]class) {
 		set(b >= '0' && b <= '9' || b >= 'a' && b <= 'f' || b >= 'A' && b <= 'F', classHex)
 		set(alnum || contains("-._:/", b), classID)
 		set(b >= ' ' && b < 0x7f, classTag)
+		set(alnum || contains("-_", b), classBase64)
 	}
 	return t
 }

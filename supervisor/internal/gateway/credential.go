@@ -7,24 +7,51 @@ import (
 	"github.com/bulkhead-ai/bulkhead"
 )
 
-// maxCredential bounds the bytes of a credential; no key is as long. What is
-// longer costs the work of an unknown key, but not more.
-const maxCredential = 256
+const (
+	// maxCredential bounds the bytes of a key; none is as long. What is longer
+	// costs the work of an unknown key, but not more.
+	maxCredential = 256
+	// maxToken bounds the bytes of a person's token. Those with hundreds of groups
+	// are longer; their issuers can be told to send fewer.
+	maxToken = 8 << 10
+)
 
 // hash is the SHA-256 of a whole credential.
 type hash = [sha256.Size]byte
 
-// hashCredential finds the one credential of a request and hashes it. Every
-// request costs one hash, with or without a usable credential: ok is false and
-// the hash is that of nothing then.
-func hashCredential(h http.Header) (sum hash, ok bool, err *bulkhead.Error) {
-	cred, ok, err := findCredential(h)
-	if err != nil {
-		return hash{}, false, err
+// hashKey is the hash of a key. Every request without a token costs one, with or
+// without a usable credential: ok is false and the hash is that of nothing then.
+func hashKey(cred string, found bool) (sum hash, ok bool) {
+	if !found || len(cred) > maxCredential {
+		cred, found = "", false
 	}
 	var text [maxCredential]byte
 	n := copy(text[:], cred)
-	return sha256.Sum256(text[:n]), ok, nil
+	return sha256.Sum256(text[:n]), found
+}
+
+// isToken reports whether a credential has the form of a signed token (RFC 7519):
+// three parts in base64url, of which the last may be empty, so that a token
+// without a signature is refused as one. No key has a dot.
+func isToken(cred string) bool {
+	if len(cred) > maxToken {
+		return false
+	}
+	dots, part := 0, 0
+	for i := range len(cred) {
+		switch {
+		case cred[i] == '.':
+			if dots++; part == 0 || dots > 2 {
+				return false
+			}
+			part = 0
+		case is(cred[i], classBase64):
+			part++
+		default:
+			return false
+		}
+	}
+	return dots == 2
 }
 
 // findCredential accepts Authorization: Bearer and the three key headers, in any
@@ -53,7 +80,7 @@ func findCredential(h http.Header) (cred string, ok bool, err *bulkhead.Error) {
 		}
 		found = v
 	}
-	if bad || found == "" || len(found) > maxCredential || !allIn(found, classTag) {
+	if bad || found == "" || len(found) > maxToken || !allIn(found, classTag) {
 		return "", false, nil
 	}
 	return found, true, nil

@@ -7,7 +7,10 @@
 //   - no byte that two parsers could read differently is ever handed on: such a
 //     connection is answered 400 and closed (inspector);
 //   - a request is authenticated before its body is read and before its path
-//     tells anything; every bad credential gets the same bytes for the same work;
+//     tells anything; every bad key gets the same bytes for the same work, and
+//     what has the form of a token is never looked up as a key;
+//   - a key that is bound to addresses is used from those of the connection, never
+//     from those that a header names;
 //   - a tenant that exhausts its caps (Caps) takes nothing of another's: every
 //     count, budget, parking lot and worker connection belongs to one tenant;
 //   - a request reaches at most one worker, at most once: it is repeated only

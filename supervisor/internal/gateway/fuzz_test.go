@@ -159,7 +159,7 @@ func FuzzCredential(f *testing.F) {
 		if !ok {
 			return
 		}
-		if cred == "" || len(cred) > maxCredential {
+		if cred == "" || len(cred) > maxToken {
 			t.Fatalf("credential of %d bytes", len(cred))
 		}
 		for name, v := range h {

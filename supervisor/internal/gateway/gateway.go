@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -14,16 +15,19 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/worker/control"
 )
 
-// Grant is what a valid key stands for.
+// Grant is what a valid credential stands for.
 type Grant struct {
 	Tenant    bulkhead.TenantID
-	Key       bulkhead.KeyID
-	Rev       uint64 // policy the worker must have applied before it decides
-	ExpiresAt int64  // Unix milliseconds, 0 = never
+	Key       bulkhead.KeyID // or a person's id
+	Rev       uint64         // policy the worker must have applied before it decides
+	ExpiresAt int64          // Unix milliseconds, 0 = never
 	Revoked   bool
-	Suspended bool // the tenant is
+	Suspended bool            // the tenant is, or is being erased
+	Sources   []netip.Prefix  // the only addresses that it may be used from; empty = all
+	Member    *control.Member // of a token; nil = a key
 }
 
 // Keys finds what a credential stands for.
@@ -37,6 +41,17 @@ type Keys interface {
 	// worker, which decides again with the policy in force; a revoked one is
 	// refused all the same, since no key comes back.
 	Ready() bool
+}
+
+// Tokens finds whom a token of an identity provider names.
+type Tokens interface {
+	// Person answers the grant of a token: three base64url parts, at most 8 KiB,
+	// of which nothing else was looked at. Grant.Member is set; a tenant that this
+	// node does not know is no error, but a Grant without Rev that is suspended.
+	// A *bulkhead.Error is told to the client as it is and must be of kind
+	// Unauthenticated, PermissionDenied or Unavailable; any other error is 503. It
+	// may block for an identity provider, and is called concurrently.
+	Person(ctx context.Context, token string) (Grant, error)
 }
 
 // Call is a request that asks for its worker.
@@ -78,11 +93,16 @@ type Config struct {
 	TLS        *tls.Config           // certificates; nil = plain HTTP, loopback only. NextProtos is set here
 	AllowPlain bool                  // serve plain HTTP on other addresses as well
 	Keys       Keys                  // required
+	Tokens     Tokens                // nil = no person gets in; what looks like a token is an unknown key
 	Workers    Workers               // required
 	Caps       Caps                  // of every tenant
 	Door       Door                  // of every client
 	Metrics    prometheus.Registerer // nil = none
 	Log        *zap.Logger           // nil = none; never sees a key, a body or a query
+
+	// Refused is told the address of every refused credential, at once and
+	// concurrently: it must not block. nil = nobody is.
+	Refused func(netip.Addr)
 }
 
 // Gateway serves the data port. New makes one, Run serves, Shutdown drains.
@@ -117,6 +137,9 @@ func New(cfg Config) (*Gateway, error) {
 	cfg.Caps, cfg.Door = cfg.Caps.withDefaults(), cfg.Door.withDefaults()
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
+	}
+	if cfg.Refused == nil {
+		cfg.Refused = func(netip.Addr) {}
 	}
 	m, err := newMetrics(cfg.Metrics)
 	if err != nil {

@@ -147,34 +147,6 @@ const (
 	discardBytes = 64 << 10 // a refused body longer than this costs the connection
 )
 
-// authenticate finds the tenant. Whatever is wrong with a credential, the work
-// and the answer are the same.
-func (x *exchange) authenticate() *bulkhead.Error {
-	sum, ok, err := hashCredential(x.r.Header)
-	if err != nil {
-		return err
-	}
-	ready := x.g.cfg.Keys.Ready()
-	grant, found := x.g.cfg.Keys.Lookup(&sum)
-	if !ready && ok && (!found || grant.Suspended && !grant.Revoked) {
-		return errCluster // another node may know better
-	}
-	expired := grant.ExpiresAt != 0 && x.started.UnixMilli() >= grant.ExpiresAt
-	if !ok || !found || grant.Revoked || expired || grant.Tenant == "" {
-		if x.peer.failed() {
-			x.g.metrics.authLimited.Inc()
-			return errAuthRate
-		}
-		return errKey
-	}
-	x.grant = grant
-	x.tenant = x.g.tenantOf(grant.Tenant)
-	if grant.Suspended {
-		return errSuspended
-	}
-	return nil
-}
-
 // admit decides from the head alone whether the request may go on. On success
 // one request in flight and x.charged bytes are taken; leave gives them back.
 func (x *exchange) admit() *bulkhead.Error {

@@ -81,7 +81,7 @@ func (g *Gateway) accept() error {
 func (g *Gateway) admitConn(raw net.Conn) {
 	var addr netip.Addr // the zero address counts peers without one, such as unix sockets
 	if ap, err := netip.ParseAddrPort(raw.RemoteAddr().String()); err == nil {
-		addr = ap.Addr()
+		addr = ap.Addr().Unmap().WithZone("")
 	}
 	source := g.guard.enter(addr)
 	if source == nil {
@@ -89,7 +89,7 @@ func (g *Gateway) admitConn(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	c := &countedConn{Conn: raw, peer: &peer{guard: g.guard, source: source}}
+	c := &countedConn{Conn: raw, peer: &peer{guard: g.guard, source: source, addr: addr}}
 	if g.cfg.TLS == nil {
 		g.h1.push(g.inspect(c, c.peer))
 		return

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -13,6 +14,7 @@ import (
 type peer struct {
 	guard  *guard
 	source *source
+	addr   netip.Addr // of the client, unmapped and without a zone; zero = it has none
 
 	mu     sync.Mutex
 	tenant *tenant // nil until a request is authenticated

@@ -21,6 +21,8 @@ var (
 	errUpgrade     = bulkhead.E(bulkhead.InvalidRequest, "upgrade_not_supported", "Protocol upgrades are not supported.")
 	errKey         = bulkhead.E(bulkhead.Unauthenticated, "invalid_api_key", "The API key is missing or not valid.")
 	errSuspended   = bulkhead.E(bulkhead.PermissionDenied, "tenant_suspended", "The tenant of this API key is suspended.")
+	errToken       = bulkhead.E(bulkhead.Unauthenticated, "invalid_token", "The token is not valid.")
+	errSource      = bulkhead.E(bulkhead.PermissionDenied, "source_not_allowed", "This API key may not be used from this address.")
 	errNotFound    = bulkhead.E(bulkhead.NotFound, "unknown_url", "There is nothing at this path.")
 	errMethod      = bulkhead.E(bulkhead.MethodNotAllowed, "method_not_allowed", "This path does not take this method.")
 	errEncoding    = bulkhead.E(bulkhead.UnsupportedMedia, "unsupported_content_encoding", "Compressed request bodies are not accepted.")
@@ -39,6 +41,8 @@ var (
 		Message: "The tenant's worker is moving or starting, and too many requests wait for it. Try again."}
 	errCluster = &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "cluster_unavailable", RetryAfter: time.Second,
 		Message: "The cluster state is not available at the moment."}
+	errIdentity = &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "identity_provider_unavailable", RetryAfter: time.Second,
+		Message: "The identity provider is not available at the moment."}
 	errWorker = &bulkhead.Error{Kind: bulkhead.Unavailable, Code: "worker_unavailable", RetryAfter: time.Second,
 		Message: "The tenant's worker is not available at the moment."}
 )

@@ -31,7 +31,7 @@ func (x *exchange) appendHead(b []byte) ([]byte, *bulkhead.Error) {
 		b = append(b, q...)
 	}
 	b = append(b, " HTTP/1.1\r\nHost: worker\r\n"...)
-	b = appendField(b, control.HeaderRequest, control.Head{Request: x.id, Key: x.grant.Key, Rev: x.grant.Rev}.Value())
+	b = appendField(b, control.HeaderRequest, x.head().Value())
 	for _, name := range forwarded {
 		for _, v := range x.r.Header[name] {
 			if !allIn(v, classTag) {
@@ -54,6 +54,11 @@ func (x *exchange) appendHead(b []byte) ([]byte, *bulkhead.Error) {
 		return nil, errHeadLarge
 	}
 	return b, nil
+}
+
+// head is what the worker may believe.
+func (x *exchange) head() control.Head {
+	return control.Head{Request: x.id, Key: x.grant.Key, Rev: x.grant.Rev, Member: x.grant.Member}
 }
 
 func appendField(b []byte, name, value string) []byte {

@@ -78,7 +78,7 @@ func tenant(t testing.TB, n *cluster.Node) {
 	t.Helper()
 	_, err := n.Propose(t.Context(), &command.Apply{Upsert: []manifest.Object{{
 		Ref:        manifest.Ref{Kind: manifest.KindTenant, Name: "bank"},
-		TenantSpec: &manifest.Tenant{Owner: "o@bank.example"},
+		TenantSpec: &manifest.Tenant{Owner: "o@bank.example", CostCenter: "CC-1"},
 	}}})
 	check(t, err)
 }

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -19,12 +20,13 @@ type Entry struct {
 	Account   string
 	ExpiresAt int64 // Unix milliseconds, 0 = never
 	Revoked   bool
-	Route     *TenantRoute // never nil, the same for all keys of the tenant
+	Sources   []netip.Prefix // the only addresses that it may be used from; empty = all
+	Route     *TenantRoute   // never nil, the same for all keys of the tenant
 
 	hash [32]byte
 }
 
-// Suspended reports whether the tenant is suspended or gone.
+// Suspended reports whether the tenant is suspended, being erased, or gone.
 func (e *Entry) Suspended() bool { return e.Route.Suspended() }
 
 // Rev is the policy that the tenant's worker must have applied before it
@@ -39,8 +41,24 @@ func (e *Entry) Expired(now time.Time) bool {
 func newEntry(k *command.Key, route *TenantRoute) *Entry {
 	return &Entry{
 		KeyID: k.ID, Tenant: k.Tenant, Project: k.Project, Env: k.Env, Account: k.Account,
-		ExpiresAt: k.ExpiresAt, Revoked: k.RevokedAt != 0, Route: route, hash: [32]byte(k.Hash),
+		ExpiresAt: k.ExpiresAt, Revoked: k.RevokedAt != 0, Sources: prefixes(k.Sources), Route: route, hash: [32]byte(k.Hash),
 	}
+}
+
+// prefixes parses what the state has checked. One that cannot be read stays as
+// the zero Prefix, which holds no address: to leave it out could open the key to
+// all.
+func prefixes(cidrs []string) []netip.Prefix {
+	if len(cidrs) == 0 {
+		return nil
+	}
+	out := make([]netip.Prefix, len(cidrs))
+	for i, s := range cidrs {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out[i] = p
+		}
+	}
+	return out
 }
 
 // TenantRoute is the tenant of an Entry. There is one per tenant for the life of
@@ -56,13 +74,13 @@ type TenantRoute struct {
 // standing is what the state says of a tenant.
 type standing struct {
 	rev       uint64
-	suspended bool
+	suspended bool // for clients; a tenant that is being erased may still be queried
 	place     Place
 }
 
 // Place says where a tenant is served.
 type Place struct {
-	Suspended bool           // or gone: nowhere
+	Suspended bool           // or gone: nowhere. Not while it is being erased: its export reads it
 	Assigned  string         // the node that may serve it; "" = none, or no cluster
 	Node      string         // the node where the present epoch began
 	Epoch     bulkhead.Epoch // 0: no worker was ever started
@@ -75,7 +93,8 @@ func (p *Place) same(o *Place) bool {
 	return p.Suspended == o.Suspended && p.Assigned == o.Assigned && p.Node == o.Node && p.Epoch == o.Epoch
 }
 
-// Suspended reports whether the tenant is suspended or gone.
+// Suspended reports whether the tenant is suspended, being erased, or gone: it
+// serves no client.
 func (r *TenantRoute) Suspended() bool { return r.standing.Load().suspended }
 
 // Rev is the index of the last change of the tenant's policy.

@@ -101,9 +101,10 @@ func (t *Table) Sync(st *state.State) {
 	if v == t.seen {
 		return
 	}
+	whole := true
 	if t.seen == nil || !v.Changes(t.seen.Index(), func(keys []bulkhead.KeyID, tenants []bulkhead.TenantID, platform bool) {
-		t.follow(v, keys, tenants, platform)
-	}) {
+		whole = t.follow(v, keys, tenants, platform) && whole
+	}) || !whole {
 		t.rebuild(v)
 	}
 	t.seen = v
@@ -114,17 +115,26 @@ func (t *Table) Sync(st *state.State) {
 }
 
 // follow applies one change. It reads the entries' present values from v, which
-// may be newer than the change: the last word is the same.
-func (t *Table) follow(v *state.View, keys []bulkhead.KeyID, tenants []bulkhead.TenantID, platform bool) {
+// may be newer than the change: the last word is the same. It answers false when
+// an erasure took the hash of a key away, by which the table would find what it
+// still has of it.
+func (t *Table) follow(v *state.View, keys []bulkhead.KeyID, tenants []bulkhead.TenantID, platform bool) (whole bool) {
 	if platform {
 		tenants = v.Tenants()
 	}
 	t.setTenants(v, tenants)
+	whole = true
 	for _, id := range keys {
-		if k, ok := v.Key(id); ok {
+		k, ok := v.Key(id)
+		switch {
+		case !ok:
+		case len(k.Hash) == 0:
+			whole = false
+		default:
 			t.add(newEntry(&k, t.route(v, k.Tenant)))
 		}
 	}
+	return whole
 }
 
 // add puts an entry into the table in use, after moving to a larger one when it
@@ -155,7 +165,7 @@ func (t *Table) rebuild(v *state.View) {
 	t.setTenants(v, append(gone, v.Tenants()...))
 	s, used := newSlots(v.KeyCount()), 0
 	v.RangeKeys(func(k *command.Key) bool {
-		if s.put(newEntry(k, t.route(v, k.Tenant))) {
+		if len(k.Hash) > 0 && s.put(newEntry(k, t.route(v, k.Tenant))) {
 			used++
 		}
 		return true
@@ -175,15 +185,16 @@ func (t *Table) route(v *state.View, id bulkhead.TenantID) *TenantRoute {
 }
 
 // setTenants updates the standing of tenants and makes routes for new ones. A
-// tenant that is gone counts as suspended.
+// tenant that is gone counts as suspended, and one that is being erased as well,
+// but it keeps its place: its worker is still asked for what the export needs.
 func (t *Table) setTenants(v *state.View, ids []bulkhead.TenantID) {
 	present := *t.tenants.Load()
 	grown := present
 	for _, id := range ids {
 		now := &standing{suspended: true, place: Place{Suspended: true}}
 		if tenant, ok := v.Tenant(id); ok {
-			now = &standing{rev: tenant.Rev, suspended: tenant.Suspended, place: Place{
-				Suspended: tenant.Suspended, Assigned: tenant.Assigned, Node: tenant.Node, Epoch: tenant.Epoch,
+			now = &standing{rev: tenant.Rev, suspended: tenant.Suspended || tenant.Erasing, place: Place{
+				Suspended: tenant.Suspended && !tenant.Erasing, Assigned: tenant.Assigned, Node: tenant.Node, Epoch: tenant.Epoch,
 			}}
 		}
 		r := grown[id]

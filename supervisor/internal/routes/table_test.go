@@ -43,7 +43,7 @@ func (m *machine) must(cmd command.Command) {
 func team(name string) *command.Apply {
 	id := bulkhead.TenantID(name)
 	return &command.Apply{Upsert: []manifest.Object{
-		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: name}, TenantSpec: &manifest.Tenant{Owner: "o@x.example"}},
+		{Ref: manifest.Ref{Kind: manifest.KindTenant, Name: name}, TenantSpec: &manifest.Tenant{Owner: "o@x.example", CostCenter: "CC-1"}},
 		{Ref: manifest.Ref{Kind: manifest.KindProject, Tenant: id, Name: "chat"}, ProjectSpec: &manifest.Project{
 			Environments: map[string]manifest.Environment{"prod": {}},
 		}},

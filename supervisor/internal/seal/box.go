@@ -1,10 +1,8 @@
 package seal
 
 import (
-	"context"
 	"crypto/hkdf"
 	"crypto/hpke"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -32,6 +30,7 @@ type Box struct {
 	cluster string
 	root    Root
 	private hpke.PrivateKey
+	audit   []byte // the keys that sign the audit trail are derived from it
 }
 
 // New makes a Box of a cluster key of KeySize bytes. cluster names the cluster
@@ -60,8 +59,8 @@ func New(cluster string, key []byte) (*Box, error) {
 }
 
 // NewWithRoot makes a Box of a Root that holds the wrapping key, and the seed
-// of the credential key: KeySize secret bytes that must be the same on every
-// node.
+// of the credential key and of the keys that sign: KeySize secret bytes that must
+// be the same on every node.
 func NewWithRoot(cluster string, root Root, seed []byte) (*Box, error) {
 	if err := checkKey(seed); err != nil {
 		return nil, err
@@ -70,38 +69,11 @@ func NewWithRoot(cluster string, root Root, seed []byte) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive credential key: %w", err)
 	}
-	return &Box{cluster: cluster, root: root, private: private}, nil
-}
-
-// NewDataKey makes a data key for a tenant: the key itself and its wrapped form
-// for the cluster state.
-func (b *Box) NewDataKey(ctx context.Context, tenant bulkhead.TenantID) (key, wrapped []byte, err error) {
-	key = make([]byte, KeySize)
-	rand.Read(key)
-	aad, err := b.dataKeyAAD(tenant)
+	audit, err := hkdf.Key(sha256.New, seed, []byte(cluster), "bulkhead/audit/v1", KeySize)
 	if err != nil {
-		return nil, nil, err
+		return nil, fmt.Errorf("derive audit key: %w", err)
 	}
-	if wrapped, err = b.root.Encrypt(ctx, key, aad); err != nil {
-		return nil, nil, fmt.Errorf("wrap data key of %s: %w", tenant, err)
-	}
-	return key, wrapped, nil
-}
-
-// UnwrapDataKey opens a tenant's wrapped data key.
-func (b *Box) UnwrapDataKey(ctx context.Context, tenant bulkhead.TenantID, wrapped []byte) ([]byte, error) {
-	aad, err := b.dataKeyAAD(tenant)
-	if err != nil {
-		return nil, err
-	}
-	key, err := b.root.Decrypt(ctx, wrapped, aad)
-	if err != nil {
-		return nil, fmt.Errorf("unwrap data key of %s: %w", tenant, err)
-	}
-	if err := checkKey(key); err != nil {
-		return nil, fmt.Errorf("unwrap data key of %s: %w", tenant, err)
-	}
-	return key, nil
+	return &Box{cluster: cluster, root: root, private: private, audit: audit}, nil
 }
 
 // PublicKey is what Seal needs; it may be given to anybody.
@@ -151,12 +123,3 @@ func CredentialContext(tenant bulkhead.TenantID, provider string) string {
 func kem() hpke.KEM { return hpke.MLKEM768X25519() }
 
 func info(context string) []byte { return []byte("bulkhead/seal/v1\x00" + context) }
-
-// dataKeyAAD refuses names that could run into one another in the additional
-// data; a tenant's name cannot hold a NUL.
-func (b *Box) dataKeyAAD(tenant bulkhead.TenantID) ([]byte, error) {
-	if !bulkhead.ValidName(string(tenant)) {
-		return nil, fmt.Errorf("data key: tenant %q is not a name", tenant)
-	}
-	return []byte("bulkhead/data-key/v1\x00" + string(tenant) + "\x00" + b.cluster), nil
-}

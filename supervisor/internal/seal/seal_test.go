@@ -30,42 +30,6 @@ func testBox(t *testing.T, cluster string, seed byte) *Box {
 	return b
 }
 
-func TestDataKeyOpensOnlyWhereItBelongs(t *testing.T) {
-	home := testBox(t, "one", 1)
-	key, wrapped, err := home.NewDataKey(t.Context(), "acme")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(key) != KeySize || bytes.Contains(wrapped, key) {
-		t.Fatalf("key of %d bytes, or in clear", len(key))
-	}
-	if got, err := testBox(t, "one", 1).UnwrapDataKey(t.Context(), "acme", wrapped); err != nil || !bytes.Equal(got, key) {
-		t.Fatalf("after a restart: %v", err)
-	}
-	changed := bytes.Clone(wrapped)
-	changed[len(changed)-1] ^= 1
-	for name, c := range map[string]struct {
-		box     *Box
-		tenant  bulkhead.TenantID
-		wrapped []byte
-	}{
-		"another tenant":  {home, "globex", wrapped},
-		"another cluster": {testBox(t, "two", 1), "acme", wrapped},
-		"another key":     {testBox(t, "one", 2), "acme", wrapped},
-		"changed":         {home, "acme", changed},
-		"empty":           {home, "acme", nil},
-		"cut":             {home, "acme", wrapped[:10]},
-		"unknown version": {home, "acme", append([]byte{9}, wrapped[1:]...)},
-	} {
-		if _, err := c.box.UnwrapDataKey(t.Context(), c.tenant, c.wrapped); !errors.Is(err, ErrOpen) {
-			t.Errorf("%s: got %v, want ErrOpen", name, err)
-		}
-	}
-	if _, _, err := home.NewDataKey(t.Context(), "a\x00b"); err == nil {
-		t.Error("a tenant that is no name has a key")
-	}
-}
-
 func TestCredentialOpensOnlyWhereItBelongs(t *testing.T) {
 	home := testBox(t, "one", 1)
 	sealed, err := Seal(home.PublicKey(), CredentialContext("acme", "main"), []byte("sk-secret"))

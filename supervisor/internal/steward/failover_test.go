@@ -250,7 +250,7 @@ func TestNodeServesAgainOnlyWhenItHasCaughtUp(t *testing.T) {
 			t.Error("WaitGone answered while the node holds its lease")
 		}
 		f.must(&command.Apply{Upsert: objects("x")}) // a revocation, say
-		f.set(func() { n.cut, n.lag = false, 2 })
+		f.set(func() { n.cut, n.lag = false, 1000 }) // so far behind that it does not reach in these 20 s what it lacks
 		time.Sleep(20 * time.Second)
 		if n.agent.Lease().Held() {
 			t.Error("got a lease without what happened meanwhile")

@@ -190,7 +190,7 @@ func (n *fakeNode) Status() cluster.Status {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return cluster.Status{
-		NodeID: n.id, Leader: n.leader, Term: n.term, LastIndex: n.index, CommitIndex: n.index, AppliedIndex: n.index - n.lag,
+		NodeID: n.id, Leader: n.leader, Term: n.term, LastIndex: n.index, CommitIndex: n.index, AppliedIndex: n.index - min(n.index, n.lag),
 		FsyncP99: 3 * time.Millisecond, Members: n.members, Voters: len(n.members), FailureTolerance: 1,
 	}
 }

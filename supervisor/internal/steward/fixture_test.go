@@ -95,7 +95,7 @@ func tenantObject(name string, p *manifest.Placement) manifest.Object {
 	}
 	return manifest.Object{
 		Ref:        manifest.Ref{Kind: manifest.KindTenant, Name: name},
-		TenantSpec: &manifest.Tenant{Owner: "owner@bank.example", Tier: tier, Placement: p},
+		TenantSpec: &manifest.Tenant{Owner: "owner@bank.example", CostCenter: "CC-1", Tier: tier, Placement: p},
 	}
 }
 

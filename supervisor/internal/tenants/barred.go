@@ -25,6 +25,8 @@ var (
 	}
 )
 
+var errErased = bulkhead.E(bulkhead.PermissionDenied, "tenant_erased", "The tenant's data is being destroyed.")
+
 // moveTime is how long a released tenant is refused. A move that did not happen
 // by then has failed, and the tenant is served here again.
 const moveTime = 10 * time.Second
@@ -34,6 +36,8 @@ func (t *tenant) barred() error {
 	switch {
 	case t.closing:
 		return errClosing
+	case t.erased:
+		return errErased
 	case t.suspended:
 		return errSuspended
 	case t.away:
@@ -68,6 +72,19 @@ func (t *tenant) setFrozen(frozen bool) {
 		return
 	}
 	if t.frozen = frozen; frozen {
+		t.fell()
+	}
+}
+
+// setErased is the event that the destruction of the tenant's data has begun. What
+// runs here is killed: nothing that it would write is to stay.
+func (t *tenant) setErased(erased bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.erased == erased {
+		return
+	}
+	if t.erased = erased; erased {
 		t.fell()
 	}
 }

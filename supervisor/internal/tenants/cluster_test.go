@@ -77,6 +77,11 @@ func (c *copies) Own(ctx context.Context, id bulkhead.TenantID, e bulkhead.Epoch
 	}
 }
 
+func (c *copies) Forget(id bulkhead.TenantID, e bulkhead.Epoch) error {
+	c.note("forget %s %d", id, e)
+	return nil
+}
+
 func (c *copies) seen() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

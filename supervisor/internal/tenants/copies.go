@@ -15,7 +15,7 @@ import (
 // may be called concurrently.
 type Replication interface {
 	// Replicated reports whether copies of the tenant's journal are kept. If not,
-	// the other two are not called.
+	// TakeOver and Own are not called.
 	Replicated(tenant bulkhead.TenantID) bool
 	// TakeOver makes the copy on this node the one that continues, and keeps every
 	// earlier epoch from having anything acknowledged. When it returns nil the
@@ -25,6 +25,10 @@ type Replication interface {
 	// control.ReadPiece). It ends with the connection, with nil, or with ctx, or
 	// with the reason why the worker must end: a newer epoch has begun.
 	Own(ctx context.Context, tenant bulkhead.TenantID, epoch bulkhead.Epoch, pieces net.Conn) error
+	// Forget closes this node's copy and takes in nothing more of epoch or an older
+	// one; the caller has ended the tenant's worker and removes the files. It may be
+	// repeated.
+	Forget(tenant bulkhead.TenantID, epoch bulkhead.Epoch) error
 }
 
 // Overtaken says that a copy of the journal has promised an epoch that is not

@@ -21,6 +21,7 @@ import (
 //	DIR/tenants/NAME/epoch      the last one begun here; a hint
 //	DIR/tenants/NAME/unbooked   exists while the journal may hold receipts
 //	                            that the ledger has not
+//	DIR/tenants/.erased-NAME    what is left of NAME while it is being removed
 //
 // Names are valid tenant names, which are safe as file names.
 type directories struct {

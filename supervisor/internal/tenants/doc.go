@@ -7,7 +7,9 @@
 // hostile message ends that one process and concerns no other tenant; whatever a
 // worker sends is bounded in size and checked against what it may send at that
 // moment; a policy that is not applied in time ends the worker, so WaitPolicy
-// always comes back; after Close no process and no goroutine is left.
+// always comes back; after Close no process and no goroutine is left; no process
+// starts without the tenant's key share, and none of a tenant whose data is being
+// destroyed.
 //
 // Not guaranteed: that a worker's log lines are true. That receipts of a node
 // that never comes back are booked. That the sandbox holds: the spawner and the

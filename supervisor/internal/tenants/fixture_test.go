@@ -19,6 +19,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/billing"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/seal"
+	"github.com/bulkhead-ai/bulkhead/supervisor/internal/shares"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -35,6 +36,9 @@ type oneNode struct {
 }
 
 func (c *oneNode) State() *state.State { return c.st }
+
+// Watch is for the key shares, which have nobody to fetch from.
+func (c *oneNode) Watch() (<-chan struct{}, func()) { return nil, func() {} }
 
 func (c *oneNode) Propose(_ context.Context, cmd command.Command) (any, error) {
 	c.mu.Lock()
@@ -113,6 +117,8 @@ type node struct {
 	cluster *oneNode
 	spawner *binarySpawner
 	box     *seal.Box
+	ring    *shares.Ring
+	shares  *shares.Store
 	logs    *observer.ObservedLogs
 	dir     string
 	ledger  *billing.Ledger
@@ -126,10 +132,32 @@ func newNode(t *testing.T, cfg Config, objects ...manifest.Object) *node {
 	}
 	n := &node{T: t, cluster: &oneNode{st: state.New()}, spawner: &binarySpawner{mode: "good"}, box: box, dir: t.TempDir()}
 	n.ledger = billing.NewLedger(n.cluster)
-	n.apply(append([]manifest.Object{{Ref: ref(manifest.KindTenant, "", "acme"), TenantSpec: &manifest.Tenant{Owner: "o@bank.example"}}}, objects...)...)
+	n.openShares()
+	n.apply(append([]manifest.Object{{Ref: ref(manifest.KindTenant, "", "acme"), TenantSpec: &manifest.Tenant{Owner: "o@bank.example", CostCenter: "CC-1"}}}, objects...)...)
 	n.open(cfg)
 	return n
 }
+
+// openShares makes the key ring, with its files beside the tenants'.
+func (n *node) openShares() {
+	n.Helper()
+	store, err := shares.Open(filepath.Join(n.dir, "shares"), nil)
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.Cleanup(func() { store.Close() })
+	exchange, err := shares.NewExchange(shares.Config{Node: "n1", Store: store, Cluster: n.cluster, Peers: reached{}})
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.Cleanup(exchange.Close)
+	n.shares, n.ring = store, shares.NewRing(n.box, exchange)
+}
+
+// reached are other members that take everything.
+type reached struct{}
+
+func (reached) Call(context.Context, string, string, any, any) error { return nil }
 
 // open makes a manager, as a supervisor that starts does.
 func (n *node) open(cfg Config) {
@@ -140,7 +168,7 @@ func (n *node) open(cfg Config) {
 		n.Fatal(err)
 	}
 	cfg.Node, cfg.Dir, cfg.SocketDir, cfg.Log = "n1", n.dir, sockets, zap.New(core)
-	m, err := New(cfg, n.cluster, n.box, n.spawner, n.ledger)
+	m, err := New(cfg, n.cluster, n.ring, n.spawner, n.ledger)
 	if err != nil {
 		n.Fatal(err)
 	}

@@ -69,27 +69,36 @@ func (e *launchEnv) launch(ctx context.Context, id bulkhead.TenantID, out *egres
 }
 
 // dataKey opens the tenant's data key, or makes the first one. Two nodes may
-// try at once; the state keeps one, and both use that.
+// try at once; the state keeps one, and both use that. One that is not known to
+// have lost keeps its share: without it the winner's data would be unreadable.
 func (e *launchEnv) dataKey(ctx context.Context, t state.Tenant) ([]byte, error) {
 	if len(t.DataKey) > 0 {
-		return e.keys.UnwrapDataKey(ctx, t.ID, t.DataKey)
+		return e.keys.UnwrapDataKey(ctx, t.ID, t.DataKey, t.ShareID)
 	}
-	key, wrapped, err := e.keys.NewDataKey(ctx, t.ID)
+	key, wrapped, shareID, err := e.keys.NewDataKey(ctx, t.ID)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make data key of %s: %w", t.ID, err)
 	}
-	result, err := e.cluster.Propose(ctx, &command.SetDataKey{Tenant: t.ID, Wrapped: wrapped})
+	result, err := e.cluster.Propose(ctx, &command.SetDataKey{Tenant: t.ID, Wrapped: wrapped, ShareID: shareID})
 	if err != nil {
+		clear(key)
 		return nil, fmt.Errorf("store data key of %s: %w", t.ID, err)
 	}
-	inForce, ok := result.([]byte)
+	inForce, ok := result.(command.DataKey)
 	if !ok {
+		clear(key)
 		return nil, fmt.Errorf("store data key of %s: internal error: result %T", t.ID, result)
 	}
-	if bytes.Equal(inForce, wrapped) {
+	if bytes.Equal(inForce.Wrapped, wrapped) {
 		return key, nil
 	}
-	return e.keys.UnwrapDataKey(ctx, t.ID, inForce)
+	clear(key)
+	if !bytes.Equal(inForce.ShareID, shareID) {
+		if err := e.keys.ForgetShare(t.ID, shareID); err != nil {
+			e.cfg.Log.Warn("a key share that opens nothing is left", zap.String("tenant", string(t.ID)), zap.Error(err))
+		}
+	}
+	return e.keys.UnwrapDataKey(ctx, t.ID, inForce.Wrapped, inForce.ShareID)
 }
 
 // spawn starts the process and the goroutines around it.

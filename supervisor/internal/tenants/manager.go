@@ -30,10 +30,18 @@ type Cluster interface {
 	State() *state.State
 }
 
-// KeyRing opens what the cluster's state keeps sealed.
+// KeyRing opens what the cluster's state keeps sealed. Its methods may be called
+// concurrently.
 type KeyRing interface {
-	NewDataKey(ctx context.Context, tenant bulkhead.TenantID) (key, wrapped []byte, err error)
-	UnwrapDataKey(ctx context.Context, tenant bulkhead.TenantID, wrapped []byte) ([]byte, error)
+	// NewDataKey makes a data key, its wrapped form for the state, and the id of the
+	// key share without which that does not open. The share is safe when it returns.
+	NewDataKey(ctx context.Context, tenant bulkhead.TenantID) (key, wrapped, shareID []byte, err error)
+	// UnwrapDataKey opens a tenant's data key. Errors are *bulkhead.Error of kind
+	// Unavailable when the share cannot be had now, of kind Conflict when it was
+	// destroyed.
+	UnwrapDataKey(ctx context.Context, tenant bulkhead.TenantID, wrapped, shareID []byte) ([]byte, error)
+	// ForgetShare removes the share of a data key that has not come into force.
+	ForgetShare(tenant bulkhead.TenantID, shareID []byte) error
 	// OpenCredential opens a provider's credential; tenant is empty for a
 	// provider of the platform.
 	OpenCredential(tenant bulkhead.TenantID, provider string, sealed []byte) ([]byte, error)
@@ -204,9 +212,10 @@ func (m *Manager) resident(id bulkhead.TenantID) (*resident, error) {
 		return nil, bulkhead.E(bulkhead.NotFound, "tenant_not_found", "The tenant does not exist.")
 	}
 	r = &resident{life: newTenant(id, m, m.cfg.Log), egress: egress.NewTenant(m.cfg.Egress)}
-	r.life.setSuspended(t.Suspended)
+	r.life.setSuspended(suspended(t))
 	r.life.setAway(m.elsewhere(m.env.cluster.State().View(), t))
 	r.life.setFrozen(m.frozen)
+	r.life.setErased(erasing(m.env.cluster.State().View(), t))
 	m.residents[id] = r
 	return r, nil
 }
@@ -267,8 +276,9 @@ func (m *Manager) Sync() {
 
 func (m *Manager) syncOne(r *resident, view *state.View) {
 	t, ok := view.Tenant(r.life.id)
-	r.life.setSuspended(!ok || t.Suspended)
+	r.life.setSuspended(!ok || suspended(t))
 	r.life.setAway(ok && m.elsewhere(view, t))
+	r.life.setErased(ok && erasing(view, t))
 	if _, p, _ := r.life.current(); p != nil {
 		p.sync()
 	}

@@ -40,7 +40,7 @@ func TestAcquireStartsAWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	record, _ := n.cluster.State().Tenant("acme")
-	key, err := n.box.UnwrapDataKey(t.Context(), "acme", record.DataKey)
+	key, err := n.ring.UnwrapDataKey(t.Context(), "acme", record.DataKey, record.ShareID)
 	if err != nil || string(key) != string(start.DataKey) {
 		t.Fatalf("the worker's data key is not the one of the state: %v", err)
 	}
@@ -206,7 +206,7 @@ func TestPolicyReachesTheWorker(t *testing.T) {
 	n := newNode(t, Config{})
 	lease := n.acquire()
 	before, _ := strconv.ParseUint(n.mustGet(lease, "/rev"), 10, 64)
-	n.apply(manifest.Object{Ref: ref(manifest.KindTenant, "", "acme"), TenantSpec: &manifest.Tenant{Owner: "other@bank.example"}})
+	n.apply(manifest.Object{Ref: ref(manifest.KindTenant, "", "acme"), TenantSpec: &manifest.Tenant{Owner: "other@bank.example", CostCenter: "CC-1"}})
 	now, _ := n.cluster.State().Tenant("acme")
 	if now.Rev <= before {
 		t.Fatalf("revision %d after %d", now.Rev, before)
@@ -229,7 +229,7 @@ func TestDeafWorkerIsKilled(t *testing.T) {
 	n := newNode(t, Config{PolicyTimeout: 50 * time.Millisecond, RecoverAfter: time.Hour})
 	n.spawner.setMode("deaf")
 	lease := n.acquire()
-	n.apply(manifest.Object{Ref: ref(manifest.KindTenant, "", "acme"), TenantSpec: &manifest.Tenant{Owner: "other@bank.example"}})
+	n.apply(manifest.Object{Ref: ref(manifest.KindTenant, "", "acme"), TenantSpec: &manifest.Tenant{Owner: "other@bank.example", CostCenter: "CC-1"}})
 	now, _ := n.cluster.State().Tenant("acme")
 	if err := n.WaitPolicy(t.Context(), "acme", now.Rev); err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead"
-	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/cluster/state"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/egress"
@@ -20,10 +19,6 @@ const priceBook = "default"
 // defaultTimeout is the time until the first byte of an upstream's answer where
 // a provider names none.
 const defaultTimeout = 120 * time.Second
-
-// maxRevoked bounds how many revoked keys a policy names, the last revoked
-// ones: a worker refuses an unknown key as well, it only cannot say why.
-const maxRevoked = 256
 
 // OpenCredential opens the sealed credential of a provider; tenant is empty for
 // a provider of the platform.
@@ -46,7 +41,8 @@ func Policy(v *state.View, id bulkhead.TenantID, open OpenCredential) (p control
 		return control.Policy{}, nil, nil, fmt.Errorf("policy of %s: %w", id, ErrNoTenant)
 	}
 	b := builder{view: v, tenant: id, open: open, targets: map[string]egress.Target{}}
-	p = control.Policy{Rev: t.Rev, Tenant: t.Spec, Projects: b.projects(), Accounts: b.accounts(), Keys: b.keys()}
+	p = control.Policy{Rev: t.Rev, Tenant: t.Spec, Projects: b.projects(), Accounts: b.accounts(), Rules: b.rules()}
+	p.Keys = b.keys(p.Projects, p.Rules)
 	p.Routes = b.routes()
 	p.Providers = b.providers(p.Routes)
 	p.Prices = b.prices(p.Providers)
@@ -78,30 +74,6 @@ func (b *builder) accounts() []control.Account {
 	var out []control.Account
 	for _, o := range b.view.ObjectsOf(manifest.KindServiceAccount, b.tenant) {
 		out = append(out, control.Account{Project: o.Project, Name: o.Name, Spec: *o.ServiceAccountSpec})
-	}
-	return out
-}
-
-func (b *builder) keys() []control.Key {
-	var valid, revoked []command.Key
-	for _, k := range b.view.Keys(b.tenant) {
-		if k.RevokedAt == 0 {
-			valid = append(valid, k)
-		} else {
-			revoked = append(revoked, k)
-		}
-	}
-	slices.SortStableFunc(revoked, func(x, y command.Key) int { return int(min(max(y.RevokedAt-x.RevokedAt, -1), 1)) })
-	var out []control.Key
-	for _, k := range append(valid, revoked[:min(len(revoked), maxRevoked)]...) {
-		c := control.Key{
-			ID: k.ID, Project: k.Project, Env: k.Env, Account: k.Account, Owner: k.Owner,
-			Models: k.Models, Endpoints: k.Endpoints, Revoked: k.RevokedAt != 0,
-		}
-		if k.ExpiresAt != 0 {
-			c.ExpiresAt = time.UnixMilli(k.ExpiresAt).UTC()
-		}
-		out = append(out, c)
 	}
 	return out
 }

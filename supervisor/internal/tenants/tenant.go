@@ -65,6 +65,7 @@ type tenant struct {
 	closing   bool
 	away      bool           // assigned to another node
 	frozen    bool           // this node has no lease
+	erased    bool           // its data is being destroyed
 	moving    time.Time      // refused until then, because the tenant is about to move
 	again     bool           // start anew when the process is gone: the state was put back under it
 	idle      chan struct{}  // closed when the last lease ends; nil while nobody waits for that
@@ -165,7 +166,7 @@ func (t *tenant) ready(p process) {
 	t.transition(Serving, zap.Duration("took", time.Since(t.startedAt)))
 	t.startedAt = time.Now()
 	switch {
-	case t.away || t.frozen:
+	case t.away || t.frozen || t.erased:
 		t.fell()
 		return
 	case t.barred() != nil:

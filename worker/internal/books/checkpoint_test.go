@@ -23,7 +23,7 @@ import (
 // killed process does not either.
 func (b *Books) life(ctx context.Context, n int) {
 	id := newID()
-	e, err := b.Admit(ctx, queue.Ticket{Key: "key_bot", Scopes: Scopes("app", "prod", "bot")}, func() Plan { return planOf(id) })
+	e, err := b.Admit(ctx, queue.Ticket{Key: "key_bot", Scopes: b.Scopes("app", "prod", "bot")}, func() Plan { return planOf(id) })
 	if err != nil {
 		return
 	}

@@ -116,7 +116,7 @@ func within(t testing.TB) context.Context {
 
 func (d *desk) admit(id bulkhead.RequestID) *Entry {
 	d.t.Helper()
-	e, err := d.Admit(within(d.t), queue.Ticket{Key: "key_bot", Scopes: Scopes("app", "prod", "bot")}, func() Plan { return planOf(id) })
+	e, err := d.Admit(within(d.t), queue.Ticket{Key: "key_bot", Scopes: d.Scopes("app", "prod", "bot")}, func() Plan { return planOf(id) })
 	if err != nil {
 		d.t.Fatal(err)
 	}

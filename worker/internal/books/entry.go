@@ -141,7 +141,7 @@ func (e *Entry) durable(ctx context.Context) error {
 	if err == nil && ctx.Err() == nil {
 		return nil
 	}
-	res := Result{Outcome: bulkhead.Cancelled, Code: "client_gone", Status: 499}
+	res := cutShort(ctx)
 	if err != nil {
 		told := Unrecorded(err)
 		res = Result{Outcome: bulkhead.Failed, Code: told.Code, Status: told.Status()}
@@ -152,7 +152,17 @@ func (e *Entry) durable(ctx context.Context) error {
 	if err != nil {
 		return &settledError{Unrecorded(err)}
 	}
-	return &settledError{ctx.Err()}
+	return &settledError{context.Cause(ctx)}
+}
+
+// cutShort is how a request ended before anything was sent: its client left, or
+// its credential was taken from it, as the cause of ctx says.
+func cutShort(ctx context.Context) Result {
+	var e *bulkhead.Error
+	if errors.As(context.Cause(ctx), &e) && e.Kind == bulkhead.Unauthenticated {
+		return Result{Outcome: bulkhead.RefusedAuth, Code: e.Code, Status: e.Status()}
+	}
+	return Result{Outcome: bulkhead.Cancelled, Code: "client_gone", Status: 499}
 }
 
 // settledError says that the books already hold the request's receipt.
@@ -345,8 +355,10 @@ func (e *Entry) believable(u bulkhead.Usage, r *receipt.Receipt) bulkhead.Usage 
 const slackTokens = 64 << 10
 
 // Scopes are what a request of a key may be blocked by, for its ticket.
-func Scopes(project, env, account string) (out [4]queue.Scope) {
-	for i, s := range limits.Scopes(project, env, account) {
+func (b *Books) Scopes(project, env, account string) []queue.Scope {
+	scopes := b.limits.Scopes(project, env, account)
+	out := make([]queue.Scope, len(scopes))
+	for i, s := range scopes {
 		out[i] = queueScope(s)
 	}
 	return out

@@ -78,7 +78,11 @@ func (a *attempts) after(i int, f *failure) int {
 
 // stopped is a failure between two attempts: nothing was sent.
 func (a *attempts) stopped(err error) *failure {
-	if a.r.Context().Err() != nil {
+	switch a.gone() {
+	case nil:
+	case errKeyRevoked:
+		return &failure{err: errKeyRevoked, outcome: bulkhead.RefusedAuth}
+	default:
 		return &failure{err: clientGone, outcome: bulkhead.Cancelled}
 	}
 	return &failure{err: bulkhead.AsError(err), outcome: bulkhead.Failed}
@@ -220,6 +224,9 @@ func (a *attempts) classify(ctx context.Context, err error, s sink) *failure {
 	var provided *providerError
 	cause := context.Cause(ctx)
 	switch {
+	case errors.Is(cause, errKeyRevoked):
+		f.err, f.outcome = errKeyRevoked, bulkhead.RefusedAuth
+		f.unknown = usage == nil && !upstream.NotSent(err)
 	case a.r.Context().Err() != nil || errors.Is(err, errClientGone):
 		f.err, f.outcome = clientGone, bulkhead.Cancelled
 		f.unknown = usage == nil && !upstream.NotSent(err)

@@ -1,6 +1,7 @@
 // Package chat serves a tenant's requests: it is the request path of the worker.
 //
-// A request passes, in this order: head -> scan -> scopes -> route -> translate
+// A request passes, in this order: head -> tags -> scan -> scopes and policies ->
+// route -> translate
 // -> books.Admit (queue, limits, durable intent) -> upstream -> meter ->
 // books.Settle (durable receipt) -> last byte. The package guarantees:
 //
@@ -10,6 +11,9 @@
 //     Final set, whatever the client, the provider or the adapter does;
 //   - the body goes upstream as the client sent it but for what the route and
 //     the limits change;
+//   - once a policy is in force in which a key is not valid, or a key's time is
+//     over, requests of the key that are being served are cut with an error; what
+//     they used is on the books;
 //   - an error has the client's own shape, and its text comes from this code,
 //     never from an upstream.
 //
@@ -65,6 +69,7 @@ type Config struct {
 type Handler struct {
 	cfg      Config
 	current  *current
+	running  *running
 	learned  *learned
 	bodies   *semaphore.Weighted // of Config.Bodies
 	draining atomic.Bool
@@ -72,12 +77,16 @@ type Handler struct {
 
 // New makes a handler. It serves at once.
 func New(cfg Config) *Handler {
-	return &Handler{cfg: cfg, current: newCurrent(cfg.Policy), learned: newLearned(), bodies: semaphore.NewWeighted(cfg.Bodies)}
+	return &Handler{cfg: cfg, current: newCurrent(cfg.Policy), running: newRunning(), learned: newLearned(), bodies: semaphore.NewWeighted(cfg.Bodies)}
 }
 
 // SetPolicy puts a newer policy in force for requests that start from now on.
+// Those that are being served go on under the old one, but for those whose key is
+// not valid any more: they are cut, with the code key_revoked.
 func (h *Handler) SetPolicy(p *control.Policy) {
 	h.current.set(p)
+	v, _ := h.current.get()
+	h.running.judge(v)
 	names := make(map[string]bool, len(p.Providers))
 	for _, pr := range p.Providers {
 		names[pr.Name] = true
@@ -101,6 +110,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "bad head", http.StatusInternalServerError)
 		return
 	}
+	tagMember(r, &head)
 	endpoint := provider.Endpoint(strings.TrimPrefix(r.URL.Path, "/v1/"))
 	req := &request{
 		h: h, w: w, r: r, start: start, head: head, endpoint: endpoint,
@@ -157,7 +167,13 @@ type request struct {
 // serve runs the request. An error it returns happened before the books
 // admitted the request; afterwards it answers and settles by itself.
 func (q *request) serve() error {
-	if err := q.identify(); err != nil {
+	err := q.identify()
+	q.unlabel()
+	if err != nil {
+		return err
+	}
+	defer q.enter()()
+	if err := q.view.ground(q.key).admits(q.bearer()); err != nil {
 		return err
 	}
 	if err := q.read(); err != nil {
@@ -177,7 +193,7 @@ func (q *request) serve() error {
 	return q.run(targets)
 }
 
-// identify resolves the key under the policy that the gateway routed by.
+// identify resolves the credential under the policy that the gateway routed by.
 func (q *request) identify() error {
 	now, _ := q.h.current.get()
 	q.place(now)
@@ -192,7 +208,7 @@ func (q *request) identify() error {
 	if v != now {
 		q.place(v)
 	}
-	k, err := v.key(q.head.Key, q.start)
+	k, err := v.identify(&q.head, q.start)
 	if err != nil {
 		return err
 	}
@@ -204,7 +220,7 @@ func (q *request) identify() error {
 // ledger takes a key only together with the place it belongs to.
 func (q *request) place(v *view) {
 	q.line.Day = q.start.In(v.zone).Format(time.DateOnly)
-	if k := v.keys[q.head.Key]; k != nil {
+	if k := v.holder(&q.head); k != nil {
 		q.line.Key, q.line.KeyOwner = k.ID, k.Owner
 		q.line.Project, q.line.Env, q.line.Account = k.Project, k.Env, k.Account
 	}
@@ -220,8 +236,8 @@ func (q *request) reserve() error {
 	ctx, cancel := context.WithTimeout(q.r.Context(), q.h.cfg.QueueTime)
 	defer cancel()
 	if err := q.h.bodies.Acquire(ctx, n); err != nil {
-		if q.r.Context().Err() != nil {
-			return errClientGone
+		if gone := q.gone(); gone != nil {
+			return gone
 		}
 		return &bulkhead.Error{Kind: bulkhead.RateLimited, Code: "bodies_full", Message: "Too many large requests are being served; try again.", RetryAfter: time.Second}
 	}
@@ -245,8 +261,8 @@ func (q *request) read() error {
 	}
 	body, err := readInto(q.body, io.LimitReader(q.r.Body, limit+1))
 	switch {
-	case err != nil && q.r.Context().Err() != nil:
-		return errClientGone
+	case err != nil && q.gone() != nil:
+		return q.gone()
 	case err != nil:
 		return bulkhead.E(bulkhead.InvalidRequest, "body_incomplete", "The request body ended early.").With(err)
 	case int64(len(body)) > limit:
@@ -287,6 +303,9 @@ var errBodyTooLarge = bulkhead.E(bulkhead.TooLarge, "request_too_large", "The re
 
 // refuse ends a request that the books never admitted.
 func (q *request) refuse(err error) {
+	if q.gone() == errKeyRevoked && !books.IsSettled(err) {
+		err = errKeyRevoked // whatever it broke on the way
+	}
 	outcome := bulkhead.RefusedPolicy
 	e := bulkhead.AsError(err)
 	switch {

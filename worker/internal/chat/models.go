@@ -30,6 +30,10 @@ func (q *request) serveModels() {
 		q.writeError(bulkhead.AsError(err))
 		return
 	}
+	if err := q.view.ground(q.key).admits(q.bearer()); err != nil {
+		q.writeError(bulkhead.AsError(err))
+		return
+	}
 	anthropic := q.r.Header.Get("Anthropic-Version") != ""
 	if anthropic {
 		q.shape = bulkhead.Anthropic

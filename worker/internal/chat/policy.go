@@ -19,6 +19,7 @@ type view struct {
 	accounts  map[[2]string]*control.Account
 	providers map[string]*control.Provider
 	prices    map[[2]string]*control.Price
+	grounds   map[[2]string]*ground // by project and environment
 }
 
 func newView(p *control.Policy) *view {
@@ -29,6 +30,12 @@ func newView(p *control.Policy) *view {
 		accounts:  make(map[[2]string]*control.Account, len(p.Accounts)),
 		providers: make(map[string]*control.Provider, len(p.Providers)),
 		prices:    make(map[[2]string]*control.Price, len(p.Prices.Entries)),
+		grounds:   make(map[[2]string]*ground),
+	}
+	for project, spec := range p.Projects {
+		for env := range spec.Environments {
+			v.grounds[[2]string{project, env}] = newGround(p, project, env)
+		}
 	}
 	if z, err := time.LoadLocation(p.Tenant.TimeZone); err == nil {
 		v.zone = z
@@ -59,23 +66,23 @@ func (v *view) key(id bulkhead.KeyID, now time.Time) (*control.Key, error) {
 }
 
 // allows checks the scopes of a key: its endpoint, and its model in the key's
-// and the environment's lists.
+// and the environment's lists; and then the policies.
 func (v *view) allows(k *control.Key, e provider.Endpoint, model string) error {
 	if len(k.Endpoints) > 0 && !slices.Contains(k.Endpoints, string(e)) {
 		return bulkhead.E(bulkhead.PermissionDenied, "endpoint_not_allowed", "This API key may not use this endpoint.")
 	}
-	if !v.mayUse(k, model) {
+	g := v.ground(k)
+	if !inScope(k.Models, model) || !inScope(g.models, model) {
 		err := bulkhead.E(bulkhead.PermissionDenied, "model_not_allowed", "This API key may not use this model.")
 		err.Param = "model"
 		return err
 	}
-	return nil
+	return g.allows(e, model)
 }
 
-func (v *view) mayUse(k *control.Key, model string) bool {
-	env := v.policy.Projects[k.Project].Environments[k.Env]
-	return (len(env.Models) == 0 || slices.Contains(env.Models, model)) &&
-		(len(k.Models) == 0 || slices.Contains(k.Models, model))
+// inScope reports whether a list of models, which is empty for all, has one.
+func inScope(models []string, model string) bool {
+	return len(models) == 0 || slices.Contains(models, model)
 }
 
 // route returns the targets of a model in the order to try.
@@ -92,8 +99,9 @@ func (v *view) route(model string) ([]manifest.Target, error) {
 // models lists the models that a key may call, sorted.
 func (v *view) models(k *control.Key) []string {
 	var out []string
+	g := v.ground(k)
 	for m := range v.policy.Routes {
-		if v.mayUse(k, m) {
+		if inScope(k.Models, m) && g.allowsModel(m) {
 			out = append(out, m)
 		}
 	}

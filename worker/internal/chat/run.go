@@ -100,7 +100,7 @@ func (q *request) run(targets []target) error {
 	t := &targets[first]
 	ticket := queue.Ticket{
 		Key: string(q.key.ID), Priority: q.view.priority(q.key), Deadline: q.start.Add(q.h.cfg.QueueTime),
-		Scopes: books.Scopes(q.key.Project, q.key.Env, q.key.Account),
+		Scopes: q.h.cfg.Books.Scopes(q.key.Project, q.key.Env, q.key.Account),
 	}
 	entry, err := q.h.cfg.Books.Admit(q.r.Context(), ticket, func() books.Plan { return q.plan(t, targets[first:]) })
 	if err != nil {

@@ -118,6 +118,9 @@ func (s *stream) data(ctx context.Context, b []byte) error {
 	if s.errs != nil {
 		return s.errs.data(ctx, b)
 	}
+	if s.gone() == errKeyRevoked {
+		return errKeyRevoked // it was on its way while the key was revoked
+	}
 	whole, err := s.events.Feed(b)
 	if err != nil {
 		return bulkhead.E(bulkhead.Upstream, "event_too_large", "The provider sent an event that is too large.").With(err)

@@ -18,7 +18,8 @@ const maxLogLines = 1_000_000
 
 // newQueries serves the tenant's logbook on the query socket, which only the
 // supervisor can reach: GET /logs with the filter as query parameters answers
-// canonical receipts, newest first, one a line.
+// canonical receipts, newest first, one a line; before=SEQ goes on after a page
+// that ended with that receipt.
 func newQueries(b *books.Books, log *zap.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /logs", func(w http.ResponseWriter, r *http.Request) {
@@ -60,6 +61,11 @@ func parseFilter(r *http.Request) (logbook.Filter, error) {
 	}
 	if f.To, err = parseTime(q.Get("to")); err != nil {
 		return f, err
+	}
+	if s := q.Get("before"); s != "" {
+		if f.Before, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return f, bulkhead.E(bulkhead.InvalidRequest, "invalid_before", "before must be a sequence number")
+		}
 	}
 	if s := q.Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)

@@ -71,7 +71,8 @@ type Reservation struct {
 	tokens  int64 // held now, extensions included
 	cost    bulkhead.Money
 	settled bool
-	shares  [4]share
+	shares  []share  // one for each level that it counts in
+	few     [4]share // room for shares where no policy applies
 }
 
 // share is what a reservation holds at one level, and where.

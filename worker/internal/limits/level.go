@@ -8,7 +8,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 )
 
-// Level is one of the four levels at which limits hold.
+// Level is one of the levels at which limits hold.
 type Level uint8
 
 // The levels, from the widest.
@@ -17,16 +17,17 @@ const (
 	Project
 	Environment
 	ServiceAccount
+	Policy // stands beside the others: any number of them apply to a request
 )
 
 // Scope names one holder of limits. It is comparable.
 type Scope struct {
 	Level   Level
-	Project string // "" at the tenant
-	Name    string // the environment or service account, else ""
+	Project string // "" at the tenant; of a policy the environments that it counts, "" = all
+	Name    string // the environment, service account or policy, else ""
 }
 
-// Scopes are the four scopes that a request counts in.
+// Scopes are the four scopes that every request counts in; policies come on top.
 func Scopes(project, env, account string) [4]Scope {
 	return [4]Scope{
 		{Level: Tenant},

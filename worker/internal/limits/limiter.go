@@ -23,6 +23,9 @@ type Limiter struct {
 
 	cal    calendar
 	levels map[Scope]*level
+	want   map[Scope]*manifest.Limits // of the policies in force
+	rules  []*level                   // their levels, sorted by scope
+	found  []*level                   // buffer of at
 	open   map[uint64]*Reservation
 	nextID uint64
 	known  uint64 // reservations below it are in the restored snapshot, open or closed
@@ -45,7 +48,8 @@ func New(p *control.Policy) (*Limiter, error) {
 
 // SetPolicy puts new limits in force at once. Counters of scopes that remain
 // are kept; a scope that is gone is forgotten when nothing of it is open. On an
-// error the old limits stay.
+// error the old limits stay. A policy that is new, or counts other environments
+// than before, begins with what has been used in them in the present windows.
 func (l *Limiter) SetPolicy(p *control.Policy) error {
 	loc, err := time.LoadLocation(p.Tenant.TimeZone)
 	if err != nil {
@@ -56,7 +60,7 @@ func (l *Limiter) SetPolicy(p *control.Policy) error {
 	defer l.mu.Unlock()
 	l.cal.move(loc)
 	for scope, lv := range l.levels {
-		if _, ok := want[scope]; !ok {
+		if _, ok := want[scope]; !ok && scope.Level != Policy {
 			lv.lim = compile(nil)
 			if lv.inFlight == 0 {
 				delete(l.levels, scope)
@@ -66,6 +70,7 @@ func (l *Limiter) SetPolicy(p *control.Policy) error {
 	for scope, m := range want {
 		l.level(scope).lim = compile(m)
 	}
+	l.setRules(rulesOf(p))
 	return nil
 }
 
@@ -95,16 +100,24 @@ func (l *Limiter) level(s Scope) *level {
 	return lv
 }
 
-// at returns the four levels of a request, with their windows open. Callers
-// hold mu and have advanced the clock.
-func (l *Limiter) at(project, env, account string) [4]*level {
-	var out [4]*level
-	for i, s := range Scopes(project, env, account) {
-		lv := l.level(s)
+// at returns the levels of a request, with their windows open: the four of
+// Scopes, then the policies. Callers hold mu and have advanced the clock; the
+// answer is good until the next call.
+func (l *Limiter) at(project, env, account string) []*level {
+	out := l.found[:0]
+	for _, s := range Scopes(project, env, account) {
+		out = append(out, l.level(s))
+	}
+	for _, lv := range l.rules {
+		if lv.scope.counts(env) {
+			out = append(out, lv)
+		}
+	}
+	for _, lv := range out {
 		lv.minute.expire(l.clock)
 		lv.roll(&l.cal)
-		out[i] = lv
 	}
+	l.found = out
 	return out
 }
 
@@ -166,7 +179,7 @@ func (l *Limiter) Reserve(a Ask) Verdict {
 }
 
 // admit holds what was granted.
-func (l *Limiter) admit(a *Ask, output int64, levels [4]*level) *Reservation {
+func (l *Limiter) admit(a *Ask, output int64, levels []*level) *Reservation {
 	cost := a.PriceIn.Times(a.InputTokens).Plus(a.PriceOut.Times(output))
 	r := &Reservation{
 		ID: l.nextID, Input: a.InputTokens, Output: output, PerOutput: output / a.Outputs,
@@ -183,7 +196,11 @@ func (l *Limiter) admit(a *Ask, output int64, levels [4]*level) *Reservation {
 }
 
 // hold counts a reservation at its levels.
-func (l *Limiter) hold(r *Reservation, levels [4]*level) {
+func (l *Limiter) hold(r *Reservation, levels []*level) {
+	r.shares = r.few[:]
+	if len(levels) != len(r.few) {
+		r.shares = make([]share, len(levels))
+	}
 	for i, lv := range levels {
 		lv.commit(r, &r.shares[i], l.clock)
 	}

@@ -75,8 +75,8 @@ func TestExactUnderLoad(t *testing.T) {
 // enter is how a worker puts queue and limiter together.
 func enter(ctx context.Context, q *queue.Queue, l *limits.Limiter, account string) (r *limits.Reservation, err error) {
 	t := queue.Ticket{Key: account}
-	for i, s := range limits.Scopes("p", "prod", account) {
-		t.Scopes[i] = scopeOf(s)
+	for _, s := range l.Scopes("p", "prod", account) {
+		t.Scopes = append(t.Scopes, scopeOf(s))
 	}
 	err = q.Enter(ctx, t, func() queue.Decision {
 		a := ask(time.Now(), 10, 90)

@@ -16,7 +16,8 @@ import (
 type record struct {
 	r      *limits.Reservation // nil once the limiter was restored
 	id     uint64
-	scopes [4]limits.Scope
+	scopes []limits.Scope // but policies
+	env    string
 	again  bool
 	at     time.Time
 	day    string
@@ -84,6 +85,9 @@ func limitsFor(p *control.Policy, s limits.Scope) *manifest.Limits {
 	case limits.Environment:
 		return p.Projects[s.Project].Environments[s.Name].Limits
 	}
+	if s.Level == limits.Policy {
+		return p.Rules[ruleOf(p, s)].Spec.Limits
+	}
 	for _, a := range p.Accounts {
 		if a.Project == s.Project && a.Name == s.Name {
 			return a.Spec.Limits
@@ -96,7 +100,7 @@ func limitsFor(p *control.Policy, s limits.Scope) *manifest.Limits {
 func (m *model) sum(s limits.Scope, window string, value func(*record) []part) use {
 	var u use
 	for _, c := range m.records {
-		if c.gone || c.scopes[s.Level] != s {
+		if c.gone || !c.in(m.policy, s) {
 			continue
 		}
 		parts := value(c)
@@ -147,7 +151,7 @@ type check struct {
 }
 
 // checks lists every ceiling that an ask must hold.
-func (m *model) checks(scopes [4]limits.Scope, tokens, cost int64, again bool) (out []check) {
+func (m *model) checks(scopes []limits.Scope, tokens, cost int64, again bool) (out []check) {
 	add := func(limit *int64, s limits.Scope, window string, value func(*record) []part, n int64, counts bool) {
 		if limit != nil {
 			out = append(out, check{m.sum(s, window, value), *limit, n, counts})
@@ -176,7 +180,7 @@ func (m *model) checks(scopes [4]limits.Scope, tokens, cost int64, again bool) (
 	return out
 }
 
-func (m *model) concurrencyFull(scopes [4]limits.Scope) bool {
+func (m *model) concurrencyFull(scopes []limits.Scope) bool {
 	for _, s := range scopes {
 		l := limitsFor(m.policy, s)
 		if l == nil || l.Concurrency == nil {
@@ -184,7 +188,7 @@ func (m *model) concurrencyFull(scopes [4]limits.Scope) bool {
 		}
 		var n int64
 		for _, c := range m.records {
-			if c.open && !c.again && c.scopes[s.Level] == s {
+			if c.open && !c.again && c.in(m.policy, s) {
 				n++
 			}
 		}
@@ -205,7 +209,8 @@ func (m *model) reserve() {
 		PriceIn: 1, PriceOut: bulkhead.Money(rapid.Int64Range(0, 3).Draw(t, "price")), Priced: true,
 		Again: rapid.IntRange(0, 9).Draw(t, "again") == 0, Now: m.now,
 	}
-	scopes := limits.Scopes(a.Project, a.Env, a.Account)
+	scopes := m.l.Scopes(a.Project, a.Env, a.Account)
+	m.checkScopes(a.Env, scopes)
 	v := m.l.Reserve(a)
 	need := a.OutputTokens
 	if a.Clampable {
@@ -252,7 +257,7 @@ func (m *model) reserve() {
 			}
 		}
 		m.records = append(m.records, &record{
-			r: r, id: r.ID, scopes: scopes, again: a.Again, at: m.now, day: m.now.In(m.loc).Format(time.DateOnly),
+			r: r, id: r.ID, scopes: scopes[:4], env: a.Env, again: a.Again, at: m.now, day: m.now.In(m.loc).Format(time.DateOnly),
 			tokens: []part{{m.now, a.InputTokens + r.Output}}, cost: cost(r.Output), priced: int64(a.PriceOut), open: true,
 		})
 	}
@@ -327,7 +332,7 @@ func (m *model) extend() {
 	// and the windows of today are checked here.
 	today := c.day == m.now.In(m.loc).Format(time.DateOnly)
 	mayPass, mustPass := true, true
-	for _, k := range m.checks(c.scopes, more, more*c.priced, true) {
+	for _, k := range m.checks(m.l.Scopes(c.scopes[1].Project, c.env, c.scopes[3].Name), more, more*c.priced, true) {
 		mayPass = mayPass && k.use.lo+k.adds <= k.limit
 		mustPass = mustPass && k.use.hi+k.adds <= k.limit
 	}
@@ -393,19 +398,6 @@ func drawLimits(t *rapid.T) *manifest.Limits {
 	}
 }
 
-func drawPolicy(t *rapid.T, zone string) *control.Policy {
-	p := &control.Policy{Tenant: manifest.Tenant{TimeZone: zone, Limits: drawLimits(t)}, Projects: map[string]manifest.Project{}}
-	for _, name := range []string{"p", "q"} {
-		p.Projects[name] = manifest.Project{Limits: drawLimits(t), Environments: map[string]manifest.Environment{
-			"prod": {Limits: drawLimits(t)}, "test": {Limits: drawLimits(t)},
-		}}
-		for _, account := range []string{"x", "y"} {
-			p.Accounts = append(p.Accounts, control.Account{Project: name, Name: account, Spec: manifest.ServiceAccount{Limits: drawLimits(t)}})
-		}
-	}
-	return p
-}
-
 // TestModel compares the limiter with a model that keeps every request and adds
 // it all up again for each question, in any order of events.
 func TestModel(t *testing.T) {
@@ -420,7 +412,7 @@ func TestModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
-			switch rapid.IntRange(0, 11).Draw(t, "step") {
+			switch rapid.IntRange(0, 12).Draw(t, "step") {
 			case 0, 1, 2, 3, 4:
 				m.reserve()
 			case 5, 6:
@@ -433,6 +425,8 @@ func TestModel(t *testing.T) {
 				m.restore()
 			case 10, 11:
 				m.pass()
+			case 12:
+				m.newRules()
 			}
 		}
 		for c := m.pick(); c != nil; c = m.pick() {

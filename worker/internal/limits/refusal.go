@@ -61,17 +61,25 @@ func (l Level) word() string {
 	return "service account"
 }
 
+// word names a scope as far as a client needs to know it.
+func (s Scope) word() string {
+	if s.Level == Policy {
+		return "policy " + s.Name
+	}
+	return s.Level.word()
+}
+
 // refusal is the ceiling that refuses an ask. Of several, the one that lasts
 // longest is told, so that a client does not come back for nothing.
 type refusal struct {
 	set    bool
-	level  Level
+	scope  Scope
 	window windowName
 	retry  time.Duration // 0: waiting a minute does not help
 }
 
 func (f *fit) refuse(lv *level, w windowName, retry time.Duration) {
-	r := refusal{true, lv.scope.Level, w, retry}
+	r := refusal{true, lv.scope, w, retry}
 	o := &f.refusal
 	if !o.set || o.retry != 0 && (r.retry == 0 || r.retry > o.retry) {
 		*o = r
@@ -82,9 +90,9 @@ func (r refusal) error() *bulkhead.Error {
 	text, code := r.window.words()
 	if r.retry == 0 {
 		return bulkhead.E(bulkhead.QuotaExhausted, code,
-			"The request does not fit into the "+r.level.word()+"'s limit of "+text+".")
+			"The request does not fit into the "+r.scope.word()+"'s limit of "+text+".")
 	}
-	e := bulkhead.E(bulkhead.RateLimited, code, "The "+r.level.word()+"'s limit of "+text+" is reached.")
+	e := bulkhead.E(bulkhead.RateLimited, code, "The "+r.scope.word()+"'s limit of "+text+" is reached.")
 	e.RetryAfter = r.retry
 	return e
 }

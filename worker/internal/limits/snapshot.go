@@ -14,16 +14,17 @@ import (
 
 // The snapshot, all integers varints:
 //
-//	version 1 | clock | last | seen | day | month | nextID
+//	version 2 | clock | last | seen | day | month | nextID
 //	| levels:  count, then each: level byte | project | name | due | base | day window | month window | slots
 //	| open:    count, then each: id | project | env | account | again | tokens | cost | 4 shares
+//	           | shares of policies: count, then each: project | name | share
 //	window:    key | requests | used tokens (hi, lo) | used cost (hi, lo)
 //	slots:     count, then each: at | last | requests | used tokens (hi, lo)
 //	share:     day key | month key | slot | extra slot | extra | pace base
 //
 // What reservations hold is not written: it follows from the open ones. The
 // bytes carry no checksum; the journal seals them.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // Snapshot encodes all counters and open reservations.
 //
@@ -52,7 +53,7 @@ func (l *Limiter) Snapshot() []byte {
 	ids := slices.Sorted(maps.Keys(l.open))
 	b = binary.AppendUvarint(b, uint64(len(ids)))
 	for _, id := range ids {
-		b = appendReservation(b, l.open[id])
+		b = l.appendReservation(b, l.open[id])
 	}
 	return b
 }
@@ -95,7 +96,7 @@ func appendLevel(b []byte, lv *level) []byte {
 	return b
 }
 
-func appendReservation(b []byte, r *Reservation) []byte {
+func (l *Limiter) appendReservation(b []byte, r *Reservation) []byte {
 	b = binary.AppendUvarint(b, r.ID)
 	b = appendString(b, r.ask.Project)
 	b = appendString(b, r.ask.Env)
@@ -103,11 +104,28 @@ func appendReservation(b []byte, r *Reservation) []byte {
 	b = binary.AppendVarint(b, 1-r.requests())
 	b = binary.AppendVarint(b, r.tokens)
 	b = binary.AppendVarint(b, int64(r.cost))
-	for i := range r.shares {
-		s := &r.shares[i]
-		for _, v := range [...]int64{s.day.key, s.month.key, s.slot, s.extraSlot, s.extra, s.paceBase} {
-			b = binary.AppendVarint(b, v)
+	base := len(r.few)
+	for i := range r.shares[:base] {
+		b = appendShare(b, &r.shares[i])
+	}
+	var rules []*share
+	for i := base; i < len(r.shares); i++ {
+		if s := &r.shares[i]; l.levels[s.level.scope] == s.level { // else the policy is gone
+			rules = append(rules, s)
 		}
+	}
+	b = binary.AppendUvarint(b, uint64(len(rules)))
+	for _, s := range rules {
+		b = appendString(b, s.level.scope.Project)
+		b = appendString(b, s.level.scope.Name)
+		b = appendShare(b, s)
+	}
+	return b
+}
+
+func appendShare(b []byte, s *share) []byte {
+	for _, v := range [...]int64{s.day.key, s.month.key, s.slot, s.extraSlot, s.extra, s.paceBase} {
+		b = binary.AppendVarint(b, v)
 	}
 	return b
 }
@@ -130,11 +148,16 @@ func (l *Limiter) Restore(snapshot []byte) error {
 	l.cal.dayEnd = 0 // look the day up again, in the policy's time zone
 	l.nextID = d.uvarint()
 	l.known = l.nextID
+	rules := l.takeRules()
 	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
 		d.level(l)
 	}
+	l.keepRules(rules)
 	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
 		d.reservation(l)
+	}
+	if d.err == nil {
+		l.setRules(rules) // those that the snapshot does not know begin with what it does
 	}
 	if d.err == nil && len(d.b) > 0 {
 		d.err = errSnapshot
@@ -213,7 +236,7 @@ func (d *decoder) sum() sum { return sum{d.uvarint(), d.uvarint()} }
 
 func (d *decoder) level(l *Limiter) {
 	scope := Scope{Level(d.byte()), d.string(), d.string()}
-	if scope.Level > ServiceAccount {
+	if scope.Level > Policy {
 		d.fail()
 		return
 	}
@@ -245,29 +268,48 @@ func (d *decoder) reservation(l *Limiter) {
 	r := &Reservation{ID: d.uvarint()}
 	r.ask = Ask{Project: d.string(), Env: d.string(), Account: d.string(), Again: d.varint() != 0}
 	r.tokens, r.cost = d.count(), bulkhead.Money(d.count())
-	for i, scope := range Scopes(r.ask.Project, r.ask.Env, r.ask.Account) {
-		s := &r.shares[i]
-		day, month := d.varint(), d.varint()
-		s.slot, s.extraSlot, s.extra, s.paceBase = d.varint(), d.varint(), d.count(), d.varint()
-		if d.err != nil || s.extra > r.tokens {
-			d.fail()
-			return
-		}
-		s.level = l.level(scope)
-		s.day, s.month = s.level.day, s.level.month
-		if s.day == nil || s.day.key != day {
-			s.day = &window{key: day, requests: r.requests()}
-		}
-		if s.month == nil || s.month.key != month {
-			s.month = &window{key: month, requests: r.requests()}
-		}
-		s.holdAgain(r)
+	r.shares = r.few[:0]
+	for _, scope := range Scopes(r.ask.Project, r.ask.Env, r.ask.Account) {
+		d.share(r, l.level(scope))
+	}
+	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
+		scope := Scope{Policy, d.string(), d.string()}
+		d.share(r, l.levels[scope])
+	}
+	if d.err != nil {
+		return
 	}
 	if _, twice := l.open[r.ID]; twice || r.ID >= l.nextID {
 		d.fail()
 		return
 	}
 	l.open[r.ID] = r
+}
+
+// share reads what a reservation holds at a level; nil where the level is gone.
+func (d *decoder) share(r *Reservation, lv *level) {
+	day, month := d.varint(), d.varint()
+	s := share{slot: d.varint(), extraSlot: d.varint(), extra: d.count(), paceBase: d.varint()}
+	if d.err != nil || s.extra > r.tokens {
+		d.fail()
+		return
+	}
+	if lv != nil {
+		s.restore(r, lv, day, month)
+		r.shares = append(r.shares, s)
+	}
+}
+
+// restore puts a share to its level, into the windows in which it was made.
+func (s *share) restore(r *Reservation, lv *level, day, month int64) {
+	s.level, s.day, s.month = lv, lv.day, lv.month
+	if s.day == nil || s.day.key != day {
+		s.day = &window{key: day, requests: r.requests()}
+	}
+	if s.month == nil || s.month.key != month {
+		s.month = &window{key: month, requests: r.requests()}
+	}
+	s.holdAgain(r)
 }
 
 // holdAgain counts what a restored reservation holds, where it held it. Its

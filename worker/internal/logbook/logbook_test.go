@@ -127,6 +127,8 @@ func TestQuery(t *testing.T) {
 	}{
 		{"all", Filter{}, 300, 601},
 		{"limit", Filter{Limit: 7}, 7, 601},
+		{"next page", Filter{Limit: 7, Before: 589}, 7, 587},
+		{"after the last page", Filter{Before: 3}, 0, 0},
 		{"request", Filter{RequestID: requestID(101)}, 1, 101},
 		{"request and other project", Filter{RequestID: requestID(101), Project: "nope"}, 0, 0},
 		{"unknown request", Filter{RequestID: requestID(9999)}, 0, 0},

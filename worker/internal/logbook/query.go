@@ -25,6 +25,7 @@ type Filter struct {
 	Model     string
 	Outcome   bulkhead.Outcome
 	From, To  time.Time // of StartedAt: From <= t < To
+	Before    uint64    // of Seq: only receipts below it; 0 = all
 	Limit     int       // most receipts to give; 0 = no limit
 }
 
@@ -40,6 +41,9 @@ var errEnough = errors.New("enough")
 // is rebuilt on the way, and the query goes on where it was.
 func (l *Logbook) Query(ctx context.Context, f Filter, fn func(raw []byte) error) error {
 	q := query{Filter: f, fn: fn, before: math.MaxUint64}
+	if f.Before != 0 {
+		q.before = f.Before
+	}
 	if f.RequestID != "" {
 		if _, err := bulkhead.ParseRequestID(string(f.RequestID)); err != nil {
 			return err
@@ -156,7 +160,7 @@ func (q *query) look(raw []byte) error {
 		return err
 	}
 	if rec.Seq >= q.before {
-		return nil // looked at before a rebuild
+		return nil // looked at before a rebuild, or on an earlier page
 	}
 	if !q.From.IsZero() && q.RequestID == "" && rec.SettledAt < q.From.Add(-longest).UnixMilli() {
 		return errEnough

@@ -32,7 +32,7 @@ type Ticket struct {
 	Key      string    // waiters of one key are served in order, keys are served in turn
 	Priority int       // higher goes first
 	Deadline time.Time // zero = only the context ends the wait
-	Scopes   [4]Scope  // what the attempt may be blocked by
+	Scopes   []Scope   // what the attempt may be blocked by
 }
 
 // Outcome is what an attempt came to.

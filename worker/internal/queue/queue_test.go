@@ -57,7 +57,7 @@ func (s *slots) give(n int) {
 }
 
 func ticket(key string) queue.Ticket {
-	return queue.Ticket{Key: key, Scopes: [4]queue.Scope{tenant, account(key)}}
+	return queue.Ticket{Key: key, Scopes: []queue.Scope{tenant, account(key)}}
 }
 
 func code(err error) string {

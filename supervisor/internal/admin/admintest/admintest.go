@@ -39,22 +39,28 @@ type Fixture struct {
 	Box       *seal.Box
 	PluginDir string
 	Workers   *Workers
+	Trail     *Trail
 }
 
 // New starts the API of a node that is alone; it ends with the test.
 func New(t testing.TB, log *zap.Logger) *Fixture {
 	t.Helper()
-	return start(t, log, nil)
+	return Start(t, log, nil, nil)
 }
 
 // NewMember starts the API of a member of the fleet.
 func NewMember(t testing.TB, log *zap.Logger, fleet *Fleet) *Fixture {
 	t.Helper()
-	return start(t, log, fleet)
+	return Start(t, log, fleet, nil)
 }
 
-func start(t testing.TB, log *zap.Logger, fleet *Fleet) *Fixture {
+// Start starts the API of a member of the fleet, or of a node that is alone for
+// nil, with what change makes of the configuration.
+func Start(t testing.TB, log *zap.Logger, fleet *Fleet, change func(*admin.Config)) *Fixture {
 	t.Helper()
+	if log == nil {
+		log = zap.NewNop()
+	}
 	box, err := seal.New("test", []byte("0123456789abcdef0123456789abcdef"))
 	if err != nil {
 		t.Fatal(err)
@@ -64,13 +70,17 @@ func start(t testing.TB, log *zap.Logger, fleet *Fleet) *Fixture {
 		t.Fatal(err)
 	}
 	c := &Cluster{state: state.New(), now: time.Now()}
-	f := &Fixture{Cluster: c, Box: box, PluginDir: t.TempDir(), Workers: newWorkers(t)}
+	f := &Fixture{Cluster: c, Box: box, PluginDir: t.TempDir(), Workers: newWorkers(t), Trail: new(Trail)}
 	cfg := admin.Config{
 		Token: token, Node: "n1", Version: "test", PluginDir: f.PluginDir,
-		Cluster: c, Effects: c, Vault: box, Workers: f.Workers, Usage: billing.NewLedger(c), Log: log,
+		Cluster: c, Effects: c, Vault: box, Workers: f.Workers, Usage: billing.NewLedger(c), Log: log.WithOptions(zap.Development()),
+		Trail: f.Trail, TokenReadsContent: true,
 	}
 	if fleet != nil {
 		cfg.Fleet, cfg.Everywhere, cfg.Snapshots = fleet, fleet, fleet
+	}
+	if change != nil {
+		change(&cfg)
 	}
 	f.API, err = admin.New(cfg)
 	if err != nil {
@@ -88,7 +98,8 @@ type Cluster struct {
 	state  *state.State
 	index  uint64
 	now    time.Time
-	down   error               // see SetDown
+	down   error // see SetDown
+	before func(command.Command) error
 	awaits []bulkhead.TenantID // see Awaited
 	keys   map[bulkhead.TenantID]*books
 }
@@ -107,6 +118,11 @@ func (c *Cluster) ProposeID(_ context.Context, id string, cmd command.Command) (
 	defer c.mu.Unlock()
 	if c.down != nil {
 		return nil, c.down
+	}
+	if c.before != nil {
+		if err := c.before(cmd); err != nil {
+			return nil, err
+		}
 	}
 	raw, err := command.Encode(cmd, id, c.now)
 	if err != nil {
@@ -154,6 +170,20 @@ func (c *Cluster) Awaited() []bulkhead.TenantID {
 	out := c.awaits
 	c.awaits = nil
 	return out
+}
+
+// SetBefore lets the test refuse commands; nil ends it.
+func (c *Cluster) SetBefore(before func(command.Command) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.before = before
+}
+
+// Turn moves the clock that stamps commands, which stands still between them.
+func (c *Cluster) Turn(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
 }
 
 // SetDown makes every later command and health check fail with err; nil ends it.
@@ -290,7 +320,7 @@ func (w *Workers) serve(out http.ResponseWriter, r *http.Request) {
 	lines := slices.Clone(w.lines[bulkhead.TenantID(r.Header.Get("X-Tenant"))])
 	slices.Reverse(lines)
 	for _, line := range lines {
-		if want := r.URL.Query().Get("request"); want == "" || bytes.Contains(line, []byte(`"request_id":"`+want+`"`)) {
+		if matches(line, "request_id", r.URL.Query().Get("request")) && matches(line, "env", r.URL.Query().Get("env")) {
 			out.Write(append(line, '\n'))
 		}
 	}
@@ -298,4 +328,8 @@ func (w *Workers) serve(out http.ResponseWriter, r *http.Request) {
 		out.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	}
+}
+
+func matches(line []byte, field, want string) bool {
+	return want == "" || bytes.Contains(line, []byte(`"`+field+`":"`+want+`"`))
 }

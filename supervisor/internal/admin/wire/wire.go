@@ -2,8 +2,9 @@
 // Go types. The OpenAPI document is generated from them, so a change here is a
 // change of a public interface.
 //
-// Secrets: only KeyCreated.Key is one, and it travels once. Credentials of
-// providers travel sealed towards the cluster and never back.
+// Secrets: KeyCreated holds one, the key or the token of a link to it, and Unwrap
+// and Unwrapped hold these two again; each travels once. Credentials of providers
+// travel sealed towards the cluster and never back.
 package wire
 
 import (
@@ -36,45 +37,6 @@ type Applied struct {
 // Objects is a list of desired state, sorted by kind, tenant, project and name.
 type Objects struct {
 	Objects []manifest.Object `json:"objects"`
-}
-
-// CreateKey asks for an API key of a service account.
-type CreateKey struct {
-	Tenant         bulkhead.TenantID `json:"tenant"`
-	Project        string            `json:"project"`
-	Env            string            `json:"env" doc:"prod, test or sandbox"`
-	ServiceAccount string            `json:"service_account"`
-	Owner          string            `json:"owner,omitempty" doc:"e-mail address; default: the service account's owner"`
-	Models         []string          `json:"models,omitempty" doc:"default: what the environment allows"`
-	Endpoints      []string          `json:"endpoints,omitempty" doc:"such as chat/completions; default: all"`
-	ExpiresAt      time.Time         `json:"expires_at,omitzero" doc:"default: never"`
-}
-
-// KeyCreated holds a new key. The key is shown this once: only its hash is kept.
-type KeyCreated struct {
-	ID  bulkhead.KeyID `json:"id"`
-	Key string         `json:"key"`
-}
-
-// Key is what can be known of a key: everything but the key.
-type Key struct {
-	ID             bulkhead.KeyID    `json:"id"`
-	Display        string            `json:"display" doc:"prefix and last four characters"`
-	Tenant         bulkhead.TenantID `json:"tenant"`
-	Project        string            `json:"project"`
-	Env            string            `json:"env"`
-	ServiceAccount string            `json:"service_account"`
-	Owner          string            `json:"owner"`
-	Models         []string          `json:"models,omitempty"`
-	Endpoints      []string          `json:"endpoints,omitempty"`
-	CreatedAt      time.Time         `json:"created_at"`
-	ExpiresAt      time.Time         `json:"expires_at,omitzero"`
-	RevokedAt      time.Time         `json:"revoked_at,omitzero"`
-}
-
-// Keys is a list of keys.
-type Keys struct {
-	Keys []Key `json:"keys"`
 }
 
 // TenantState says whether a tenant is served.

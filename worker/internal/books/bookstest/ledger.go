@@ -31,7 +31,7 @@ func Policy(limits *manifest.Limits) *control.Policy {
 	const coin = bulkhead.Money(1)
 	return &control.Policy{
 		Rev:    1,
-		Tenant: manifest.Tenant{Owner: "owner@acme.example", Limits: limits},
+		Tenant: manifest.Tenant{Owner: "owner@acme.example", CostCenter: "CC-1", Limits: limits},
 		Projects: map[string]manifest.Project{
 			"app": {Environments: map[string]manifest.Environment{"prod": {}, "test": {Models: []string{"solo"}}}},
 		},
