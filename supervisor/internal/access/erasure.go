@@ -11,6 +11,6 @@ func erasureRules() []Rule {
 		{Action: "show-erasure", Platform: readers, Tenant: checks},
 		{Action: "show-certificate", Platform: readers, Tenant: checks},
 		{Action: "export-tenant", Tenant: owner, Content: true, Grantable: true},
-		{Action: "confirm-export", Tenant: owner, Content: true, Grantable: true},
+		{Action: "confirm-export", Tenant: owner, Content: true}, // who was granted a look does not say that the owner has taken the data along
 	}
 }
