@@ -18,9 +18,10 @@
 // met by that; files of whole segments may be moved away by the operator, and
 // are missed by Verify until they are back.
 //
-// Not guaranteed: that a trail is whole after the state was put back to an older
-// snapshot on every node. Then kept checkpoints name records that are gone, and
-// Verify fails, as it must, until the operator archives the contradicting files.
+// A restored backup takes the present trail along (state.KeepTrail), so it goes
+// on. Not guaranteed: that it is whole where a cluster begins anew from a backup
+// and files of later records are put beside it. Then kept checkpoints name records
+// that are gone, and Verify fails, as it must, until the operator archives them.
 // Whoever holds the cluster key and every node's disk can write another history;
 // only checkpoints that were handed out before stand against that.
 //
