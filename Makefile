@@ -65,7 +65,7 @@ terraform: ## Build the Terraform provider and try it with a real OpenTofu, whic
 
 .PHONY: check
 check: lint test ## What CI runs
-	scripts/fuzz.sh 1000x
+	scripts/fuzz.sh 500x
 	scripts/rig.sh exact
 	scripts/chaos.sh 200 3
 	scripts/cluster.sh 8 11

@@ -244,6 +244,7 @@ func TestOutputIsLoggedSafely(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	cfg := config(t, "liar")
 	cfg.Log = zap.New(core)
+	cfg.CallTimeout = time.Minute // 50 MB through a pipe, on a machine that others use too
 	a, err := host.Start(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)
