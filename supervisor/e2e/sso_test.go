@@ -178,9 +178,9 @@ func TestTokensThatAreNone(t *testing.T) {
 // though it was seen before.
 func TestExpiredToken(t *testing.T) {
 	t.Parallel()
-	dex := idps.StartDex(t, idptest.DexConfig{People: []string{"dan@fraud.example"}, Life: "5s"})
+	dex := idps.StartDex(t, idptest.DexConfig{People: []string{"dan@fraud.example"}, Life: "12s"})
 	n, up := startServer(t, accessOf(dex.Issuer, rulesByEmail)), startUpstream(t)
-	n.tenant("fraud", "{}", up)
+	n.chat(200, n.tenant("fraud", "{}", up).Key, hello) // starts what takes time
 	token := dex.Token(idptest.DataClient, "dan@fraud.example")
 	n.chat(200, token, hello)
 	expires := time.Unix(int64(take(t, token).claims["exp"].(float64)), 0)
