@@ -169,6 +169,7 @@ type view struct {
 		ID                     string
 		Voter, Alive, Draining bool
 		Tenants                int
+		ReplicaLag             int64 `json:"replica_lag"`
 	}
 	Unassigned []json.RawMessage
 	LackCopies int `json:"lack_copies"`
@@ -202,6 +203,9 @@ func (c *campaign) settle() error {
 		voters := map[string]bool{}
 		for _, n := range v.Nodes {
 			voters[n.ID] = n.Voter && n.Alive
+			if n.ReplicaLag > settledLag { // a copy that is being mended counts as a voter's, and is of no use yet
+				return fmt.Errorf("%s lacks %d records of journals: %+v", n.ID, n.ReplicaLag, v)
+			}
 		}
 		for _, m := range c.members {
 			if (m.wanted || m.running()) && !voters[m.id] {
@@ -220,7 +224,11 @@ func (c *campaign) settle() error {
 
 // settlePatience bounds how long the cluster may take to be whole again; it is
 // about hanging, not speed.
-const settlePatience = 3 * time.Minute
+const settlePatience = 10 * time.Minute
+
+// settledLag is more than what is on its way at any moment under the campaign's
+// load.
+const settledLag = 2000
 
 // get asks a node's admin port.
 func (c *campaign) get(m *member, path string, out any) error {
