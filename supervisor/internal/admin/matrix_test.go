@@ -29,7 +29,9 @@ type cell struct {
 }
 
 // matrix is written down by hand, from the words of the roles and not from the
-// table of package access.
+// table of package access. A 501 is the answer of a route whose part this fixture
+// does not have (a copy of the trail, exports, key shares): who gets as far as that
+// may use it. What the routes answer is for their own tests to show.
 var matrix = []cell{
 	{"whoami", "GET", "/whoami", "", 200, "quiet", "", "AAAAAAAAA"},
 	{"sign-in", "GET", "/sign-in", "", 200, "open", "", "AAAAAAAAA"},
