@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	walfs "github.com/hashicorp/raft-wal/fs"
@@ -155,7 +156,7 @@ func (d *disk) claim(node string) error {
 	if raw, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(raw)) == node {
 		return nil
 	}
-	return writeDurably(path, []byte(node+"\n"))
+	return durable.Replace(path, []byte(node+"\n"))
 }
 
 // joining reports whether the directory waits to be taken in. The mark outlives
@@ -166,10 +167,10 @@ func (d *disk) joining() bool {
 }
 
 func (d *disk) markJoining() error {
-	return writeDurably(filepath.Join(d.dir, joiningFile), []byte("waits to be taken into a cluster\n"))
+	return durable.Replace(filepath.Join(d.dir, joiningFile), []byte("waits to be taken into a cluster\n"))
 }
 
-func (d *disk) joined() error { return removeDurably(filepath.Join(d.dir, joiningFile)) }
+func (d *disk) joined() error { return durable.Remove(filepath.Join(d.dir, joiningFile)) }
 
 func (d *disk) close() error {
 	var err error

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 )
@@ -153,7 +154,7 @@ func (d *disk) awaitGone(ctx context.Context, paths []string) error {
 // clearUnfinished removes what a crash left of snapshots that were being written
 // or restored. Nobody would ever look for it there.
 func clearUnfinished(dir string) error {
-	for _, pattern := range []string{filepath.Join(snapshotDir, "*.tmp"), restorePattern, carryFile + ".tmp"} {
+	for _, pattern := range []string{filepath.Join(snapshotDir, "*.tmp"), restorePattern} {
 		left, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return fmt.Errorf("list unfinished files: %w", err)
@@ -164,12 +165,12 @@ func clearUnfinished(dir string) error {
 			}
 		}
 	}
-	return nil
+	return durable.Sweep(dir)
 }
 
 func syncAll(dirs ...string) error {
 	for _, dir := range dirs {
-		if err := syncDir(dir); err != nil {
+		if err := durable.SyncDir(dir); err != nil {
 			return fmt.Errorf("sync %s: %w", dir, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/hashicorp/raft"
 )
 
@@ -187,7 +188,7 @@ func TestRotationSurvivesCrashes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := writeDurably(filepath.Join(cfg.Dir, carryFile), raw); err != nil {
+			if err := durable.Replace(filepath.Join(cfg.Dir, carryFile), raw); err != nil {
 				t.Fatal(err)
 			}
 			crash(t, d, entries)
@@ -209,7 +210,7 @@ func TestOpenClearsUnfinishedFiles(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
-	left := []string{"restore-123.tmp", "carry.json.tmp", "snapshots/9-9-9.tmp/state.bin"}
+	left := []string{"restore-123.tmp", ".new-carry.json.1", "snapshots/9-9-9.tmp/state.bin"}
 	for _, name := range left {
 		path := filepath.Join(n.cfg.Dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/bulkhead-ai/bulkhead/cluster/state"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 )
@@ -118,7 +119,7 @@ func (d *disk) recover(rc *raft.Config, trans raft.Transport, nodeID string) err
 	if broken != nil {
 		return fmt.Errorf("recover from %s: %w", path, broken)
 	}
-	return removeDurably(path)
+	return durable.Remove(path)
 }
 
 // notePeers keeps peers.info current.
@@ -145,5 +146,5 @@ func writePeers(path string, members raft.Configuration) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return writeDurably(path, append(raw, '\n'))
+	return durable.Replace(path, append(raw, '\n'))
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/hashicorp/raft"
 )
 
@@ -80,7 +81,7 @@ func (l *rotatingLog) rotate() error {
 		return fmt.Errorf("encode the log's entries: %w", err)
 	}
 	path := filepath.Join(l.dir, carryFile)
-	if err := writeDurably(path, raw); err != nil {
+	if err := durable.Replace(path, raw); err != nil {
 		return err
 	}
 	if err := l.logStore.DeleteRange(entries[0].Index, entries[len(entries)-1].Index); err != nil {
@@ -89,7 +90,7 @@ func (l *rotatingLog) rotate() error {
 	if err := storeAll(l.logStore, entries); err != nil {
 		return err
 	}
-	return removeDurably(path)
+	return durable.Remove(path)
 }
 
 // all reads the log.
@@ -148,5 +149,5 @@ func recoverCarry(store raft.LogStore, dir string) error {
 	if err := storeAll(store, entries); err != nil {
 		return err
 	}
-	return removeDurably(path)
+	return durable.Remove(path)
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // BenchmarkQuorumAppend appends one record after the other: written and synced
@@ -91,7 +93,7 @@ func plainSyncs(b *testing.B, size, n int) (took []time.Duration) {
 		at := time.Now()
 		_, err := f.WriteAt(block, int64(i*len(block))%(4<<20-8192))
 		must(b, err)
-		must(b, diskFile{f}.Datasync())
+		must(b, durable.SegmentFile{File: f}.Datasync())
 		took = append(took, time.Since(at))
 	}
 	return took

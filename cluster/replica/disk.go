@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,19 +150,19 @@ func (d *diskDir) Create(name string) (File, error) {
 	return f, nil
 }
 
-func (d *diskDir) open(name string, flags int, mode uint64) (diskFile, error) {
+func (d *diskDir) open(name string, flags int, mode uint64) (durable.SegmentFile, error) {
 	fd, err := openBeneath(d.f, name, flags, mode)
 	if err != nil {
-		return diskFile{}, d.wrap("open", name, err)
+		return durable.SegmentFile{}, d.wrap("open", name, err)
 	}
-	f := diskFile{os.NewFile(uintptr(fd), filepath.Join(d.f.Name(), name))}
+	f := durable.SegmentFile{File: os.NewFile(uintptr(fd), filepath.Join(d.f.Name(), name))}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
 	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1) {
 		err = fmt.Errorf("not a plain file with one name")
 	}
 	if err != nil {
-		return diskFile{}, errors.Join(d.wrap("open", name, err), f.Close())
+		return durable.SegmentFile{}, errors.Join(d.wrap("open", name, err), f.Close())
 	}
 	return f, nil
 }
@@ -186,39 +187,3 @@ func (d *diskDir) Free() (int64, error) {
 }
 
 func (d *diskDir) Close() error { return d.f.Close() }
-
-type diskFile struct{ *os.File }
-
-func (f diskFile) Size() (int64, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return st.Size(), nil
-}
-
-func (f diskFile) Allocate(size int64) error {
-	for {
-		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-		switch err {
-		case unix.EINTR:
-			continue
-		case nil, unix.EOPNOTSUPP, unix.ENOSYS: // the zeros written next allocate it
-			return nil
-		}
-		return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
-	}
-}
-
-func (f diskFile) Datasync() error {
-	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
-		}
-		return nil
-	}
-}

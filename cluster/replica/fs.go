@@ -1,6 +1,6 @@
 package replica
 
-import "io"
+import "github.com/bulkhead-ai/bulkhead/worker/durable"
 
 // FS is the disk as keepers use it; the simulator puts one in memory in its
 // place. Methods return the system's errors, so that errors.Is finds
@@ -31,14 +31,5 @@ type Dir interface {
 	Close() error
 }
 
-// File is an open file. ReadAt may run beside WriteAt.
-type File interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	Size() (int64, error)
-	// Allocate reserves space for the first size bytes.
-	Allocate(size int64) error
-	// Datasync makes everything written durable.
-	Datasync() error
-}
+// File is an open file of a folder.
+type File = durable.Segment

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"go.uber.org/zap"
 )
 
@@ -19,12 +20,11 @@ import (
 // The name appears only when the whole file is on disk; storing the same binary
 // again changes nothing.
 func storePlugin(dir string, body io.Reader) (manifest.Plugin, error) {
-	f, err := os.CreateTemp(dir, ".upload-*")
+	f, err := durable.New(filepath.Join(dir, "upload"))
 	if err != nil {
 		return manifest.Plugin{}, fmt.Errorf("store plugin: %w", err)
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer f.Discard()
 	head := new(bytes.Buffer)
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, sum, &firstBytes{head, 4}), io.LimitReader(body, maxPlugin+1))
@@ -37,13 +37,13 @@ func storePlugin(dir string, body io.Reader) (manifest.Plugin, error) {
 		return manifest.Plugin{}, bulkhead.E(bulkhead.InvalidRequest, "invalid_plugin", "The file is no Linux binary (ELF).")
 	}
 	p := manifest.Plugin{SHA256: hex.EncodeToString(sum.Sum(nil)), Size: n}
-	if err := errors.Join(f.Chmod(0o500), f.Sync()); err != nil {
+	if err = f.Chmod(0o500); err == nil {
+		err = f.CommitAs(filepath.Join(dir, p.SHA256))
+	}
+	if err != nil {
 		return manifest.Plugin{}, fmt.Errorf("store plugin: %w", err)
 	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, p.SHA256)); err != nil {
-		return manifest.Plugin{}, fmt.Errorf("store plugin: %w", err)
-	}
-	return p, syncDir(dir)
+	return p, nil
 }
 
 // firstBytes keeps the first left bytes that are written to it.
@@ -57,18 +57,6 @@ func (w *firstBytes) Write(p []byte) (int, error) {
 	w.left -= n
 	w.to.Write(p[:n])
 	return len(p), nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync plugin folder: %w", err)
-	}
-	err = errors.Join(d.Sync(), d.Close())
-	if err != nil {
-		return fmt.Errorf("sync plugin folder: %w", err)
-	}
-	return nil
 }
 
 // sweep removes a binary that no plugin names any more. Processes that run it

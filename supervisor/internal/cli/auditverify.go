@@ -9,12 +9,12 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/trail"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 )
@@ -210,12 +210,11 @@ func (a *app) exportAudit(ctx context.Context, cl *client, r call, path string) 
 	if err != nil {
 		return fmt.Errorf("read the node's key: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := durable.New(path)
 	if err != nil {
 		return fmt.Errorf("create export: %w", err)
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer f.Discard()
 	r.stream = func(body io.Reader) error {
 		if _, err := io.Copy(f, body); err != nil {
 			return fmt.Errorf("save export: %w", err)
@@ -225,14 +224,14 @@ func (a *app) exportAudit(ctx context.Context, cl *client, r call, path string) 
 	if err := cl.do(ctx, r, nil); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Sync(), rewind(f)); err != nil {
+	if err := rewind(f.File); err != nil {
 		return fmt.Errorf("write export: %w", err)
 	}
 	report, err := trail.VerifyBundle(f, key)
 	if err != nil {
 		return fmt.Errorf("the export does not hold: %w", err)
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := f.Commit(); err != nil {
 		return fmt.Errorf("write export: %w", err)
 	}
 	return a.print(bundleTable(report), report)

@@ -10,12 +10,12 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"filippo.io/age"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/shares"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/spf13/cobra"
 )
 
@@ -85,20 +85,8 @@ func saveShares(ctx context.Context, cl *client, recipient, path string) (out sa
 	if !bytes.HasPrefix(body.Bytes(), []byte(ageHeader)) {
 		return out, errors.New("save key shares: the answer is no age file")
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return out, fmt.Errorf("create %s: %w", path, err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(body.Bytes())
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return out, fmt.Errorf("write key shares: %w", err)
+	if err := durable.Replace(path, body.Bytes()); err != nil {
+		return out, fmt.Errorf("save key shares: %w", err)
 	}
 	sum := sha256.Sum256(body.Bytes())
 	return savedShares{path, body.Len(), hex.EncodeToString(sum[:])}, nil

@@ -7,11 +7,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/spf13/cobra"
 )
 
@@ -40,12 +40,11 @@ func (a *app) snapshotSaveCommand() *cobra.Command {
 // saveSnapshot gives the file its name only when it is whole, verified and on
 // disk: a backup that is found missing in an emergency is none.
 func (a *app) saveSnapshot(ctx context.Context, cl *client, path string) (info wire.SnapshotInfo, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := durable.New(path)
 	if err != nil {
 		return info, fmt.Errorf("create snapshot: %w", err)
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer f.Discard()
 	take := func(r io.Reader) error {
 		if _, err := io.Copy(f, r); err != nil {
 			return fmt.Errorf("save snapshot: %w", err)
@@ -55,13 +54,13 @@ func (a *app) saveSnapshot(ctx context.Context, cl *client, path string) (info w
 	if err := cl.do(ctx, call{method: http.MethodGet, path: "/cluster/snapshot", stream: take}, nil); err != nil {
 		return info, err
 	}
-	if err := errors.Join(f.Sync(), rewind(f)); err != nil {
+	if err := rewind(f.File); err != nil {
 		return info, fmt.Errorf("write snapshot: %w", err)
 	}
 	if info, err = a.inspect(f); err != nil {
 		return info, err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := f.Commit(); err != nil {
 		return info, fmt.Errorf("write snapshot: %w", err)
 	}
 	return info, nil

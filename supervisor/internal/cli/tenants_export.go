@@ -9,13 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/spf13/cobra"
 )
 
@@ -84,12 +83,11 @@ func (a *app) exportWanted(ctx context.Context, cl *client, name, recipient stri
 // download gives the file its name only when it is whole and on disk, and
 // answers its SHA-256.
 func (a *app) download(ctx context.Context, cl *client, name, recipient, path string) (sum string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := durable.New(path)
 	if err != nil {
 		return "", fmt.Errorf("create archive: %w", err)
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer f.Discard()
 	hash := sha256.New()
 	bar := &received{app: a}
 	r := call{method: http.MethodGet, path: tenantPath(name, "export"), query: query("recipient", recipient), seen: bar.expect}
@@ -97,7 +95,7 @@ func (a *app) download(ctx context.Context, cl *client, name, recipient, path st
 		if err := f.Truncate(0); err != nil { // an address that broke off before
 			return err
 		}
-		if err := rewind(f); err != nil {
+		if err := rewind(f.File); err != nil {
 			return err
 		}
 		hash.Reset()
@@ -110,10 +108,7 @@ func (a *app) download(ctx context.Context, cl *client, name, recipient, path st
 		return "", err
 	}
 	bar.end()
-	if err := f.Sync(); err != nil {
-		return "", fmt.Errorf("write archive: %w", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := f.Commit(); err != nil {
 		return "", fmt.Errorf("write archive: %w", err)
 	}
 	return hex.EncodeToString(hash.Sum(nil)), nil

@@ -18,6 +18,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/apikey"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -114,11 +115,7 @@ func (n *Node) writeDevEnv(ctx context.Context, path string) error {
 	// Apart from the values, which scripts read as NAME=VALUE; without it, what
 	// the shell starts would not see them.
 	fmt.Fprintf(&b, "export %s # each NAME=VALUE above\n", names)
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(b.String()), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return durable.Replace(path, []byte(b.String()))
 }
 
 // demoKey finds a still valid key in old or creates one; "" when its tenant was

@@ -15,6 +15,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/seal"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // DevNodesOptions are what `bulkhead dev --nodes N` may be told.
@@ -142,22 +143,13 @@ cluster: {name: dev, listen: %q, key_file: %q}
 isolation: {mode: %s}
 log: {level: warn}
 `, n.id, n.dir, n.listen, n.admin, filepath.Join(d.data, "admin.token"), n.cluster, filepath.Join(d.data, "cluster.key"), configs.BestEffort)
-	if err := writeWhole(n.config(), text); err != nil {
+	if err := durable.Replace(n.config(), []byte(text)); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	if _, err := configs.Load(n.config()); err != nil {
 		return fmt.Errorf("configuration of %s: %w", n.id, err)
 	}
 	return nil
-}
-
-// writeWhole replaces a file or leaves it as it was.
-func writeWhole(path, text string) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }
 
 // form starts the members and takes in the nodes that are none yet. The first

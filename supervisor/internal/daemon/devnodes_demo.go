@@ -15,6 +15,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin/wire"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/apikey"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // cli runs the command line against the cluster.
@@ -99,7 +100,7 @@ func (d *devNodes) writeEnv(ctx context.Context, tenants []string) error {
 		}
 	}
 	fmt.Fprintf(&b, "export %s # each NAME=VALUE above\n", names)
-	return writeWhole(path, b.String())
+	return durable.Replace(path, []byte(b.String()))
 }
 
 // keptKey finds a key in an old dev.env that the cluster still knows, by what it

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-ai/bulkhead/configs"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // devNode is one node of a cluster on loopback.
@@ -140,7 +141,7 @@ func (d *devNodes) runNode(ctx context.Context, n *devNode) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", n.id, err)
 	}
-	if err := writeWhole(n.pid(), strconv.Itoa(cmd.Process.Pid)+"\n"); err != nil {
+	if err := durable.Replace(n.pid(), []byte(strconv.Itoa(cmd.Process.Pid)+"\n")); err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()
 		return fmt.Errorf("write pid of %s: %w", n.id, err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/configs/manifest"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"go.uber.org/zap"
 )
 
@@ -47,14 +48,13 @@ type download struct {
 	err  error // valid once done is closed
 }
 
-// OpenPlugins removes what a crash left of downloads.
+// OpenPlugins removes what a crash left of downloads and uploads.
 func OpenPlugins(cfg PluginsConfig) *Plugins {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	left, _ := filepath.Glob(filepath.Join(cfg.Dir, ".fetch-*")) // the pattern is valid
-	for _, f := range left {
-		os.Remove(f) // a failure costs disk space only
+	if err := durable.Sweep(cfg.Dir); err != nil { // costs disk space only
+		cfg.Log.Warn("remove unfinished plugins", zap.Error(err))
 	}
 	return &Plugins{cfg: cfg, serving: make(chan struct{}, servedAtOnce), running: map[string]*download{}}
 }
@@ -163,12 +163,11 @@ func (p *Plugins) downloadFrom(ctx context.Context, node, digest string) error {
 // store writes size bytes to a file that gets its name once they are verified
 // and on disk.
 func (p *Plugins) store(from io.Reader, size int64, digest string) error {
-	f, err := os.CreateTemp(p.cfg.Dir, ".fetch-*")
+	f, err := durable.New(filepath.Join(p.cfg.Dir, "fetch"))
 	if err != nil {
 		return fmt.Errorf("store plugin: %w", err)
 	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	defer f.Close()
+	defer f.Discard()
 	sum := sha256.New()
 	if _, err := io.CopyN(io.MultiWriter(f, sum), from, size); err != nil {
 		return fmt.Errorf("receive plugin: %w", err)
@@ -176,17 +175,10 @@ func (p *Plugins) store(from io.Reader, size int64, digest string) error {
 	if got := hex.EncodeToString(sum.Sum(nil)); got != digest {
 		return fmt.Errorf("receive plugin: its SHA-256 is %s", got)
 	}
-	if err := errors.Join(f.Chmod(0o500), f.Sync()); err != nil {
-		return fmt.Errorf("store plugin: %w", err)
+	if err = f.Chmod(0o500); err == nil {
+		err = f.CommitAs(filepath.Join(p.cfg.Dir, digest))
 	}
-	if err := os.Rename(f.Name(), filepath.Join(p.cfg.Dir, digest)); err != nil {
-		return fmt.Errorf("store plugin: %w", err)
-	}
-	d, err := os.Open(p.cfg.Dir)
 	if err != nil {
-		return fmt.Errorf("store plugin: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
 		return fmt.Errorf("store plugin: %w", err)
 	}
 	return nil

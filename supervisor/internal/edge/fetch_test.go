@@ -232,7 +232,7 @@ func TestRunFollowsTheState(t *testing.T) {
 	x := newExchange(t)
 	one, first := x.binary(t, "n2", "one ")
 	two, second := x.binary(t, "n3", "two ")
-	if err := os.WriteFile(filepath.Join(x.dirs["n1"], ".fetch-1"), []byte("cut off"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(x.dirs["n1"], ".new-fetch.1"), []byte("cut off"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	x.of["n1"] = OpenPlugins(x.of["n1"].cfg)

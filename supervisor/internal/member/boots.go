@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 const (
@@ -28,7 +30,7 @@ func (i *Identity) NextBoot() (boot string, earlier []string, err error) {
 	earlier = strings.Fields(string(raw))
 	earlier = earlier[max(0, len(earlier)-keptBoots):]
 	boot = strings.ToLower(rand.Text())
-	if err := replace(path, []byte(strings.Join(append(earlier, boot), "\n")+"\n")); err != nil {
+	if err := durable.Replace(path, []byte(strings.Join(append(earlier, boot), "\n")+"\n")); err != nil {
 		return "", nil, fmt.Errorf("note the node's start: %w", err)
 	}
 	return boot, earlier, nil

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/bulkhead-ai/bulkhead/cluster/transport/ca"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // ErrNone says that a data directory holds no membership.
@@ -110,7 +111,7 @@ func (i *Identity) Renew(chain []byte, key *ecdsa.PrivateKey) error {
 	}
 	raw, err := nodePEM(chain, key)
 	if err == nil {
-		err = replace(filepath.Join(i.dir, nodeName), raw)
+		err = durable.Replace(filepath.Join(i.dir, nodeName), raw)
 	}
 	if err != nil {
 		return fmt.Errorf("renew certificate: %w", err)
@@ -131,7 +132,7 @@ func store(data string, m info, key *ecdsa.PrivateKey, chain, roots []byte) erro
 	dir := dirOf(data)
 	err := os.MkdirAll(dir, 0o700)
 	if err == nil {
-		err = syncDir(data) // else a power cut may leave a node that thinks it is alone
+		err = durable.SyncDir(data) // else a power cut may leave a node that thinks it is alone
 	}
 	if err != nil {
 		return fmt.Errorf("store membership: %w", err)
@@ -148,37 +149,9 @@ func store(data string, m info, key *ecdsa.PrivateKey, chain, roots []byte) erro
 		name string
 		data []byte
 	}{{nodeName, node}, {rootsName, roots}, {infoName, text}} {
-		if err := replace(filepath.Join(dir, f.name), f.data); err != nil {
+		if err := durable.Replace(filepath.Join(dir, f.name), f.data); err != nil {
 			return fmt.Errorf("store membership: %w", err)
 		}
 	}
 	return nil
-}
-
-// replace writes a small file as a whole, durably, for this user alone.
-func replace(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead/configs"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/seal"
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/steward"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // Folders of a node's data directory that other packages work in.
@@ -291,5 +292,5 @@ func (s Setup) keepToken(token string) error {
 	if _, err := os.Stat(path); err == nil || token == "" {
 		return nil
 	}
-	return replace(path, []byte(token+"\n"))
+	return durable.Replace(path, []byte(token+"\n"))
 }

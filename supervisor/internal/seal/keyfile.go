@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"golang.org/x/sys/unix"
 )
 
@@ -140,30 +141,10 @@ func WriteKey(path string, key []byte) error {
 	if err := checkKey(key); err != nil {
 		return fmt.Errorf("store key: %w", err)
 	}
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, ".cluster-key-*") // mode 0600
-	if err != nil {
+	line := append(hex.AppendEncode(nil, key), '\n')
+	defer clear(line)
+	if err := durable.Create(path, line); err != nil {
 		return fmt.Errorf("store key: %w", err)
 	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	if _, err := fmt.Fprintln(tmp, hex.EncodeToString(key)); err != nil {
-		return fmt.Errorf("store key: %w", err)
-	}
-	if err := tmp.Sync(); err != nil {
-		return fmt.Errorf("store key: %w", err)
-	}
-	if err := os.Link(tmp.Name(), path); err != nil {
-		return fmt.Errorf("store key: %w", err)
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }

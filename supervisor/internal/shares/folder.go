@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,21 +54,12 @@ func openFolder(path string) (*diskFolder, error) {
 		err = fmt.Errorf("mode %04o lets others in, want 0700", st.Mode().Perm())
 	}
 	if err == nil { // a share that is gone with a power cut was never spread
-		err = syncParent(path)
+		err = durable.SyncDir(path + "/..")
 	}
 	if err != nil {
 		return nil, errors.Join(err, dir.Close(), root.Close())
 	}
 	return &diskFolder{root, dir}, nil
-}
-
-func syncParent(path string) error {
-	parent, err := os.Open(path + "/..")
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	return parent.Sync()
 }
 
 func (d *diskFolder) List() ([]string, error) {

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // Session is one sign-in, of the nodes at the addresses that it was made for.
@@ -65,16 +67,7 @@ func Save(path string, s Session) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("make session folder: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".session-*") // 0600
-	if err != nil {
-		return fmt.Errorf("write session: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(append(raw, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write session: %w", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := durable.Replace(path, append(raw, '\n')); err != nil {
 		return fmt.Errorf("write session: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // directories lays out the tenants' files:
@@ -71,7 +72,7 @@ func claimDir(dir string, slot uint32) error {
 	have, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return writeDurably(path, want)
+		return durable.Replace(path, []byte(want))
 	case err != nil:
 		return err
 	case string(have) == want:
@@ -85,27 +86,7 @@ func claimDir(dir string, slot uint32) error {
 			return err
 		}
 	}
-	return writeDurably(path, want)
-}
-
-// writeDurably replaces a small file as a whole.
-func writeDurably(path, text string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), slotName+"-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	_, err = f.WriteString(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return durable.Replace(path, []byte(want))
 }
 
 // has reports whether a folder of the tenant with this slot exists.
@@ -151,7 +132,7 @@ func (d *directories) markUnbooked(id bulkhead.TenantID) error {
 		return fmt.Errorf("mark %s unbooked: %w", id, err)
 	}
 	f.Close()
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // clearUnbooked removes the note. That it comes back after a power cut does no
@@ -190,14 +171,5 @@ func makeDir(path string, mode fs.FileMode) error {
 	if err := os.Chmod(path, mode); err != nil { // whatever the umask
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.SyncDir(filepath.Dir(path))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster/command"
 	"github.com/bulkhead-ai/bulkhead/cluster/state"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // erasing reports whether the tenant's data on the nodes is being destroyed. The
@@ -115,7 +116,7 @@ func (d *directories) remove(id bulkhead.TenantID) error {
 	if err := os.RemoveAll(gone); err != nil {
 		return fmt.Errorf("remove the folder: %w", err)
 	}
-	if err := syncDir(d.base); err != nil {
+	if err := durable.SyncDir(d.base); err != nil {
 		return fmt.Errorf("remove the folder: %w", err)
 	}
 	return nil

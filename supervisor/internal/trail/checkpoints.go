@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/bulkhead-ai/bulkhead/cluster/audit"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"go.uber.org/zap"
 	"golang.org/x/mod/sumdb/note"
 )
@@ -111,7 +112,7 @@ func (c *copyOf) keep(size uint64, signed []byte) error {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
 	c.kept = size
-	return syncDir(c.dir)
+	return durable.SyncDir(c.dir)
 }
 
 // checkpointsOf opens a log's kept checkpoints and the state's newest one. Those

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 )
 
@@ -39,9 +40,8 @@ func openCopy(root, log string, bound int64) (*copyOf, error) {
 		return nil, err
 	}
 	c.made = made
-	left, _ := filepath.Glob(filepath.Join(c.dir, tempPrefix+"*")) // the pattern is valid
-	for _, f := range left {
-		os.Remove(f) // a failure costs disk space only
+	if err := durable.Sweep(c.dir); err != nil {
+		return nil, err
 	}
 	if c.kept, err = openCheckpoints(c.dir); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func makeDir(root, dir string) (made bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("make audit folder: %w", err)
 	}
-	return true, syncDir(root)
+	return true, durable.SyncDir(root)
 }
 
 // reload reads size, head and last segment from the disk; under c.mu, or before
@@ -110,7 +110,7 @@ func (c *copyOf) reloadFrom(first uint64) (bool, error) {
 		if err := os.Remove(path); err != nil {
 			return false, fmt.Errorf("remove torn audit segment: %w", err)
 		}
-		return false, syncDir(c.dir)
+		return false, durable.SyncDir(c.dir)
 	}
 	c.bytes = 0
 	for i := range lines[:good] {
@@ -224,7 +224,7 @@ func (c *copyOf) cut(from uint64) error {
 			return err
 		}
 	}
-	if err := syncDir(c.dir); err != nil {
+	if err := durable.SyncDir(c.dir); err != nil {
 		return err
 	}
 	return c.reload()
@@ -303,7 +303,7 @@ func (c *copyOf) write(first uint64, fresh bool, b []byte) error {
 		return fmt.Errorf("append to audit segment: %w", err)
 	}
 	if fresh {
-		return syncDir(c.dir)
+		return durable.SyncDir(c.dir)
 	}
 	return nil
 }

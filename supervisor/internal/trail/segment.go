@@ -16,13 +16,13 @@ import (
 	"github.com/bulkhead-ai/bulkhead"
 	"github.com/bulkhead-ai/bulkhead/cluster/audit"
 	"github.com/bulkhead-ai/bulkhead/cluster/state"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/bulkhead-ai/bulkhead/worker/receipt"
 )
 
 const (
 	segmentSuffix   = ".ndjson"
 	checkpointsFile = "checkpoints.ndjson"
-	tempPrefix      = ".tmp-"
 	asidePrefix     = "damaged-"
 	seqDigits       = 20
 	platformFolder  = "platform"
@@ -150,27 +150,15 @@ func readSegment(log, path string) (lines []line, torn bool, err error) {
 
 // writeSegment puts a segment in place at once, or not at all.
 func writeSegment(dir string, first uint64, lines []line) error {
-	f, err := os.CreateTemp(dir, tempPrefix+"*")
-	if err != nil {
-		return fmt.Errorf("write audit segment: %w", err)
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	defer f.Close()
 	var buf bytes.Buffer
 	for i := range lines {
 		buf.Write(lines[i].raw)
 		buf.WriteByte('\n')
 	}
-	if _, err := f.Write(buf.Bytes()); err != nil {
+	if err := durable.Replace(filepath.Join(dir, segmentName(first)), buf.Bytes()); err != nil {
 		return fmt.Errorf("write audit segment: %w", err)
 	}
-	if err := errors.Join(f.Chmod(0o600), f.Sync()); err != nil {
-		return fmt.Errorf("write audit segment: %w", err)
-	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, segmentName(first))); err != nil {
-		return fmt.Errorf("write audit segment: %w", err)
-	}
-	return syncDir(dir)
+	return nil
 }
 
 // setAside gives a file a second name, under which nobody reads it and nobody
@@ -180,16 +168,5 @@ func setAside(dir, name string) error {
 	if err := os.Link(filepath.Join(dir, name), filepath.Join(dir, aside)); err != nil {
 		return fmt.Errorf("set audit segment aside: %w", err)
 	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync audit folder: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync audit folder: %w", err)
-	}
-	return nil
+	return durable.SyncDir(dir)
 }

@@ -93,7 +93,7 @@ func TestLeftTemporaryFilesAreRemoved(t *testing.T) {
 	p := newPlace(t, c)
 	c.put(t, audit.Platform, 2)
 	p.open(t)
-	left := p.file(audit.Platform, tempPrefix+"123")
+	left := p.file(audit.Platform, ".new-x")
 	if err := os.WriteFile(left, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/bulkhead-ai/bulkhead/worker/internal/journal"
 )
 
@@ -69,34 +70,11 @@ func (s *saver) save(at, oldest uint64, snapshot []byte) (note, sealed []byte, e
 	note = binary.BigEndian.AppendUint64(make([]byte, 0, noteSize), at)
 	note = binary.BigEndian.AppendUint64(note, oldest)
 	sealed = s.aead.Seal(nil, nil, snapshot, note)
-	if err := s.write(s.file(at), sealed); err != nil {
+	if err := durable.Replace(s.file(at), sealed); err != nil {
 		return nil, nil, fmt.Errorf("write checkpoint: %w", err)
 	}
 	sum := sha256.Sum256(sealed)
 	return append(note, sum[:]...), sealed, nil
-}
-
-func (s *saver) write(name string, b []byte) error {
-	f, err := os.CreateTemp(s.dir, "new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	d, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // noted is called when the journal holds the note of the checkpoint at: older

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,17 +32,8 @@ type FS interface {
 	Free(dir string) (int64, error)
 }
 
-// File is an open file. ReadAt may run beside WriteAt.
-type File interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	Size() (int64, error)
-	// Allocate reserves space for the first size bytes.
-	Allocate(size int64) error
-	// Datasync makes everything written durable.
-	Datasync() error
-}
+// File is an open file of a journal.
+type File = durable.Segment
 
 // disk is the real FS.
 type disk struct{}
@@ -84,7 +76,7 @@ func (disk) Open(name string, write bool) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return diskFile{f}, nil
+	return durable.SegmentFile{File: f}, nil
 }
 
 func (disk) Create(name string) (File, error) {
@@ -96,21 +88,14 @@ func (disk) Create(name string) (File, error) {
 		f.Close()
 		return nil, err
 	}
-	return diskFile{f}, nil
+	return durable.SegmentFile{File: f}, nil
 }
 
 func (disk) Rename(from, to string) error { return os.Rename(from, to) }
 
 func (disk) Remove(name string) error { return os.Remove(name) }
 
-func (disk) SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
+func (disk) SyncDir(dir string) error { return durable.SyncDir(dir) }
 
 func (disk) Free(dir string) (int64, error) {
 	var st unix.Statfs_t
@@ -118,42 +103,4 @@ func (disk) Free(dir string) (int64, error) {
 		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	return int64(st.Bavail) * st.Bsize, nil
-}
-
-type diskFile struct{ *os.File }
-
-func (f diskFile) Size() (int64, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return st.Size(), nil
-}
-
-func (f diskFile) Allocate(size int64) error {
-	for {
-		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-		switch err {
-		case unix.EINTR:
-			continue
-		case unix.EOPNOTSUPP, unix.ENOSYS: // the zeros written next allocate it
-			return nil
-		case nil:
-			return nil
-		}
-		return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
-	}
-}
-
-func (f diskFile) Datasync() error {
-	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
-		}
-		return nil
-	}
 }
