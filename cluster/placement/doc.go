@@ -35,6 +35,7 @@ type Node struct {
 	Alive    bool   // holds a lease, or may hold one: what it has stays there
 	Silent   bool   // was not heard of lately: it gets nothing new
 	Unsteady bool   // lost its lease lately: it gets something new only if nobody else can take it
+	Full     bool   // has next to no disk left: it gets something only if nobody else can take it, and what it has goes to others
 	Draining bool
 	Outdated bool // its build is older than what the cluster relies on
 	Capacity command.Capacity
@@ -56,6 +57,7 @@ type Tenant struct {
 	Voters    []command.Replica
 	Learners  []command.Replica
 	Positions map[string]Position // by node: how far its copy is known to go
+	Mending   []string            // nodes whose copy does not count until it is repaired
 }
 
 // Position is how far a copy of a journal goes.

@@ -151,15 +151,18 @@ func (b *board) candidates(t *Tenant) (able []*place, reason string) {
 
 // choose picks the best of the nodes that can take the tenant.
 func (b *board) choose(t *Tenant, able []*place) *place {
-	able = near(t, steady(able))
+	able = near(t, prefer(prefer(able, (*place).hasDisk), (*place).steady))
 	return slices.MaxFunc(able, func(x, y *place) int {
 		return cmp.Or(cmp.Compare(b.score(x, t), b.score(y, t)), cmp.Compare(rendezvous(t.ID, x.ID), rendezvous(t.ID, y.ID)))
 	})
 }
 
-// steady leaves out the nodes that come and go, unless there are no others.
-func steady(able []*place) []*place {
-	list := slices.DeleteFunc(slices.Clone(able), func(p *place) bool { return p.Unsteady })
+func (p *place) hasDisk() bool { return !p.Full }
+func (p *place) steady() bool  { return !p.Unsteady } // does not come and go
+
+// prefer leaves out the nodes that are not good, unless there are no others.
+func prefer(able []*place, good func(*place) bool) []*place {
+	list := slices.DeleteFunc(slices.Clone(able), func(p *place) bool { return !good(p) })
 	if len(list) == 0 {
 		return able
 	}

@@ -57,20 +57,27 @@ func (b *board) move(t *Tenant, to *place) command.Move {
 }
 
 // Relocate lists the planned moves, to be made one after the other: of tenants on
-// draining nodes, and of those on nodes that their pin or labels no longer allow.
-// Idle tenants go first. stuck tells of those that should move and cannot.
+// draining nodes, of those on nodes that their pin or labels no longer allow, and
+// of those on full disks, where another node has room. Idle tenants go first.
+// stuck tells of those that should move and cannot.
 func Relocate(f Facts) (moves []command.Move, stuck []Unplaced) {
 	b := newBoard(f)
 	var list []*Tenant
 	for i := range b.tenants {
 		t := &b.tenants[i]
-		if p := b.byID[t.Assigned]; p != nil && p.Alive && (p.Draining || p.suits(t) != "") {
+		if p := b.byID[t.Assigned]; p != nil && p.Alive && (p.Full || p.mustLeave(t)) {
 			list = append(list, t)
 		}
 	}
 	slices.SortStableFunc(list, sooner)
 	for _, t := range list {
 		able, reason := b.candidates(t)
+		if !b.byID[t.Assigned].mustLeave(t) { // a full disk: it stays where nobody has more
+			able = slices.DeleteFunc(able, func(p *place) bool { return p.Full })
+			if len(able) == 0 {
+				continue
+			}
+		}
 		if len(able) == 0 {
 			stuck = append(stuck, Unplaced{Tenant: t.ID, Reason: reason})
 			continue
@@ -79,6 +86,9 @@ func Relocate(f Facts) (moves []command.Move, stuck []Unplaced) {
 	}
 	return moves, stuck
 }
+
+// mustLeave reports whether the tenant may not stay on this node.
+func (p *place) mustLeave(t *Tenant) bool { return p.Draining || p.suits(t) != "" }
 
 func sooner(x, y *Tenant) int {
 	if x.Busy != y.Busy {

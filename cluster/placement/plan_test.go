@@ -48,6 +48,9 @@ func TestWhoMayTakeATenant(t *testing.T) {
 		{"silent nodes get nothing", func(n []Node) { n[0].Silent, n[1].Silent = true, true }, Tenant{}, "n3", ""},
 		{"unsteady nodes get nothing if there is another", func(n []Node) { n[0].Unsteady, n[1].Unsteady = true, true }, Tenant{}, "n3", ""},
 		{"an unsteady node is better than none", func(n []Node) { n[0].Alive, n[1].Alive, n[2].Unsteady = false, false, true }, Tenant{}, "n3", ""},
+		{"full disks get nothing if there is another", func(n []Node) { n[0].Full, n[1].Full = true, true }, Tenant{}, "n3", ""},
+		{"an unsteady node is better than a full disk", func(n []Node) { n[0].Full, n[1].Full, n[2].Unsteady = true, true, true }, Tenant{}, "n3", ""},
+		{"a full disk is better than none", func(n []Node) { n[0].Alive, n[1].Alive, n[2].Full = false, false, true }, Tenant{}, "n3", ""},
 		{"memory", func(n []Node) {
 			n[0].Capacity.MemoryBytes, n[1].Capacity.MemoryBytes, n[2].Capacity.MemoryBytes = gib, 2*gib, gib
 		},
@@ -143,6 +146,28 @@ func TestRelocate(t *testing.T) {
 	}
 }
 
+// Tenants leave a full disk for one that has room, and only for such a one.
+func TestRelocateFromAFullDisk(t *testing.T) {
+	f := Facts{Nodes: three(), Tenants: []Tenant{
+		{ID: "any", Assigned: "n1"}, {ID: "stays", Assigned: "n2"},
+		{ID: "pinned", Assigned: "n1", Pin: "n1"},
+		{ID: "nocopy", Assigned: "n1", Epoch: 1, Voters: replicas("n1", "n3")},
+	}}
+	f.Nodes[0].Full, f.Nodes[2].Full = true, true
+	moves, stuck := Relocate(f)
+	if len(moves) != 1 || moves[0].Tenant != "any" || moves[0].To != "n2" || len(stuck) > 0 {
+		t.Errorf("moves %v, stuck %v, want any to n2 and nothing to complain of", moves, stuck)
+	}
+	f.Nodes[1].Full = true
+	if moves, stuck := Relocate(f); len(moves) > 0 || len(stuck) > 0 {
+		t.Errorf("moves %v, stuck %v while all disks are full", moves, stuck)
+	}
+	f.Nodes[0].Draining = true // whoever must leave takes what there is
+	if moves, stuck := Relocate(f); len(moves) != 2 || len(stuck) != 1 {
+		t.Errorf("moves %v, stuck %v when the full node drains", moves, stuck)
+	}
+}
+
 func TestInitialVoters(t *testing.T) {
 	five := append(three(), Node{ID: "n4", Receiver: "d4", Alive: true}, Node{ID: "n5", Receiver: "d5", Alive: true})
 	f := Facts{Nodes: five}
@@ -209,6 +234,14 @@ func TestLacking(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
+	f := Facts{Nodes: three(), Tenants: []Tenant{{ID: "acme", Voters: all, Mending: []string{"n2"}}, {ID: "other", Voters: replicas("n1", "n3", "n4"), Mending: []string{"n2"}}}}
+	if got := Lacking(f); got != 2 { // other: its third voter is no node
+		t.Errorf("a copy that is being mended: %d, want 2", got)
+	}
+	f.Nodes, f.Tenants[0].Mending = f.Nodes[:3], []string{"n4"}
+	if got := Lacking(f); got != 1 {
+		t.Errorf("a copy that no voter has: %d, want 1", got)
+	}
 }
 
 func TestRepairs(t *testing.T) {
@@ -231,6 +264,9 @@ func TestRepairs(t *testing.T) {
 		{"the cluster has grown", func(n []Node) []Node { return n }, replicas("n1"), nil, replicas("n2", "n3"), false},
 		{"a spare that drains", func(n []Node) []Node {
 			return append(n[:2], Node{ID: "n4", Receiver: "d4", Alive: true, Draining: true})
+		}, all, nil, nil, true},
+		{"a spare with a full disk", func(n []Node) []Node {
+			return append(n[:2], Node{ID: "n4", Receiver: "d4", Alive: true, Full: true})
 		}, all, nil, nil, true},
 		{"a learner that votes by now", func(n []Node) []Node { return n }, all, replicas("n3"), nil, false},
 		{"no journal yet", func(n []Node) []Node { return n }, nil, nil, nil, true},

@@ -60,7 +60,7 @@ func Imbalance(f Facts) float64 {
 }
 
 func (b *board) open() []*place {
-	return slices.DeleteFunc(slices.Clone(b.nodes), func(p *place) bool { return p.takes() != "" || p.Unsteady })
+	return slices.DeleteFunc(slices.Clone(b.nodes), func(p *place) bool { return p.takes() != "" || p.Unsteady || p.Full })
 }
 
 // relieve moves the idle tenant that brings the most loaded node and another
@@ -97,7 +97,7 @@ func relieve(f Facts) (command.Move, bool) {
 
 func (b *board) lightest(t *Tenant, from *place) *place {
 	able, _ := b.candidates(t)
-	able = slices.DeleteFunc(near(t, able), func(p *place) bool { return p == from || p.Unsteady })
+	able = slices.DeleteFunc(near(t, able), func(p *place) bool { return p == from || p.Unsteady || p.Full })
 	if len(able) == 0 {
 		return nil
 	}

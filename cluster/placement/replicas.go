@@ -33,7 +33,7 @@ func (b *board) voters(t *Tenant, owner *place) []command.Replica {
 // rank orders nodes as places of a copy.
 func rank(p *place) int {
 	switch {
-	case p.Alive && !p.Silent && !p.Draining:
+	case p.Alive && !p.Silent && !p.Draining && !p.Full:
 		return 0
 	case p.Alive:
 		return 1
@@ -62,15 +62,22 @@ func Repairs(f Facts) (list []Repair) {
 }
 
 // Lacking counts the tenants whose journals have fewer voters on present disks
-// than there could be.
+// than there could be, or voters whose copy does not count yet.
 func Lacking(f Facts) (tenants int) {
 	b := newBoard(f)
 	for i := range b.tenants {
-		if t := &b.tenants[i]; len(t.Voters) > 0 && b.missing(t) > 0 {
+		if t := &b.tenants[i]; len(t.Voters) > 0 && (b.missing(t) > 0 || b.mending(t)) {
 			tenants++
 		}
 	}
 	return tenants
+}
+
+// mending reports whether a voter's copy is being repaired.
+func (b *board) mending(t *Tenant) bool {
+	return slices.ContainsFunc(t.Voters, func(v command.Replica) bool {
+		return b.present(v) && slices.Contains(t.Mending, v.Node)
+	})
 }
 
 // missing is how many more voters the tenant's journal should have.
@@ -105,7 +112,7 @@ func (b *board) present(r command.Replica) bool {
 func (b *board) newLearners(t *Tenant, keep []command.Replica, n int) []command.Replica {
 	has := slices.Concat(t.Voters, keep)
 	free := slices.DeleteFunc(slices.Clone(b.nodes), func(p *place) bool {
-		return !p.Alive || p.Silent || p.Draining || p.Receiver == "" ||
+		return !p.Alive || p.Silent || p.Draining || p.Full || p.Receiver == "" ||
 			slices.Contains(has, command.Replica{Node: p.ID, Receiver: p.Receiver})
 	})
 	slices.SortFunc(free, func(x, y *place) int {

@@ -211,13 +211,30 @@ func (c *campaign) powerCut(m *member) error {
 	return m.start()
 }
 
+// fullDisk lasts until the node's tenants are served where there is room.
 func (c *campaign) fullDisk(m *member) error {
 	if err := m.disk.Fill(); err != nil {
 		return err
 	}
+	err := within(leavePatience, func() error {
+		v, err := c.status()
+		if err != nil {
+			return err
+		}
+		for _, n := range v.Nodes {
+			if n.ID == m.id && n.Tenants > 0 {
+				return fmt.Errorf("%d tenants stay on the full disk of %s", n.Tenants, m.id)
+			}
+		}
+		return nil
+	})
 	c.pause(2, 15)
-	return m.disk.Free()
+	return errors.Join(err, m.disk.Free())
 }
+
+// leavePatience bounds how long tenants may take to leave a full disk; it is
+// about hanging, not speed.
+const leavePatience = 2 * time.Minute
 
 func (c *campaign) slowDisk(m *member) error {
 	if err := m.disk.Slow(1 + c.rng.IntN(20)); err != nil {

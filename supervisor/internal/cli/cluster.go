@@ -124,6 +124,9 @@ func nodeState(n wire.NodeStatus) string {
 	if n.Draining {
 		state += ", draining"
 	}
+	if n.DiskFull {
+		state += ", disk full"
+	}
 	return state
 }
 

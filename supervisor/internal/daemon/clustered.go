@@ -40,6 +40,7 @@ type membership struct {
 	page      *lease.Page
 	steward   *steward.Steward
 	agent     *steward.Agent
+	room      *room
 	state     atomic.Pointer[state.State] // nil until the log was opened
 	serves    atomic.Bool                 // holds a lease, and so a state that is not old
 }
@@ -76,7 +77,9 @@ func (n *Node) openMember() error {
 	if err != nil {
 		return err
 	}
-	m := &membership{identity: identity}
+	m := &membership{identity: identity, room: &room{
+		free: func() (int64, error) { return freeBytes(n.cfg.DataDir) }, minFree: int64(n.cfg.Journal.MinFree), log: n.log.Named("disk"),
+	}}
 	l, err := net.Listen("tcp", n.cfg.Cluster.Listen)
 	if err != nil {
 		return fmt.Errorf("open the cluster port: %w", err)
@@ -223,7 +226,7 @@ func (n *Node) openSteward() error {
 			Capacity: member.Capacity(n.cfg), Labels: n.cfg.Node.Labels,
 		},
 		Earlier: earlier,
-		Page:    m.page, Kill: n.lost, Gained: n.gained, Reports: n.reports, Release: n.release,
+		Page:    m.page, Kill: n.lost, Gained: n.gained, Reports: n.reports, Release: n.release, DiskFull: m.room.Full,
 		Certificate: func() *x509.Certificate { return m.identity.Certificate().Leaf }, SetIdentity: m.identity.Renew,
 	})
 	if err != nil {
@@ -293,7 +296,9 @@ func (n *Node) reports() []steward.TenantReport {
 		}
 	}
 	for _, c := range n.member.keeper.Copies() {
-		if c.Known && !c.Incomplete {
+		if c.Incomplete {
+			of(c.Tenant).Mending = true
+		} else if c.Known {
 			of(c.Tenant).Copy = &placement.Position{Epoch: c.Epoch, Seq: c.Seq}
 		}
 	}
@@ -309,6 +314,7 @@ func (n *Node) reports() []steward.TenantReport {
 func (n *Node) runMember(ctx context.Context, g *errgroup.Group) {
 	m := n.member
 	g.Go(func() error { m.steward.Run(ctx); return nil })
+	go m.room.run(ctx) // nobody waits for its end: the disk may hang
 	g.Go(func() error { m.keeper.Patrol(ctx, patrolEvery, n.keptHere); return nil })
 	g.Go(func() error {
 		if err := m.agent.Register(ctx); err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"github.com/bulkhead-ai/bulkhead/supervisor/internal/admin"
-
-	"golang.org/x/sys/unix"
 )
 
 // vitals are what the alarms of a member are made of.
@@ -21,8 +19,7 @@ func (n *Node) vitals() (admin.Vitals, bool) {
 		LeaseLeftSeconds: n.member.agent.Lease().Left().Seconds(), RaftLag: raft.CommitIndex - min(raft.CommitIndex, raft.AppliedIndex),
 		ReplicaLag: n.replicaLag(), DiskFreeRatio: 1,
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(n.cfg.DataDir, &st); err == nil && st.Blocks > 0 {
+	if st, err := fileSystem(n.cfg.DataDir); err == nil && st.Blocks > 0 {
 		v.DiskFreeRatio = float64(st.Bavail) / float64(st.Blocks)
 	}
 	return v, true

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// AgentConfig is what an Agent is made of. All but Gained is required.
+// AgentConfig is what an Agent is made of. All but Gained and DiskFull is required.
 type AgentConfig struct {
 	Start   command.StartNode // how this start of the node registers itself; Boot is random
 	Earlier []string          // Boot of the earlier starts that the node's disk knows of
@@ -32,6 +32,10 @@ type AgentConfig struct {
 	// from being started here until the state assigns the tenant elsewhere, or
 	// 10 s have passed.
 	Release func(ctx context.Context, tenant bulkhead.TenantID, timeout time.Duration) error
+	// DiskFull reports whether the node's disk has so little room that its tenants
+	// are better elsewhere. It must answer at once, also when the disk hangs. nil =
+	// it never has.
+	DiskFull func() bool
 
 	// Certificate answers the node's present certificate, SetIdentity stores the
 	// next one and puts it to use.
@@ -149,6 +153,9 @@ func (a *Agent) renew(ctx context.Context) error {
 	in := renewal{
 		Held: a.holder.Held(), Boot: a.agent.Start.Boot, Receiver: a.agent.Start.Receiver,
 		Applied: raft.AppliedIndex, Last: raft.LastIndex, FsyncP99: raft.FsyncP99,
+	}
+	if a.agent.DiskFull != nil {
+		in.DiskFull = a.agent.DiskFull()
 	}
 	in.Leadership, in.Reports = a.deltas.next()
 	var g grant

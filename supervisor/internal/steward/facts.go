@@ -19,7 +19,7 @@ func (l *leadership) facts(view *state.View, now time.Duration) placement.Facts 
 		f.Nodes = append(f.Nodes, placement.Node{
 			ID: n.ID, Receiver: n.Receiver, Draining: n.Draining, Capacity: n.Capacity, Labels: n.Labels,
 			Alive: !slices.Contains(gone, n.ID), Silent: l.silent(n.ID, now), Unsteady: l.unsteady(n.ID, now),
-			Outdated: n.Level < cluster.Level,
+			Full: l.full(n.ID), Outdated: n.Level < cluster.Level,
 		})
 	}
 	for _, id := range view.Tenants() {
@@ -47,6 +47,12 @@ func (l *leadership) tenantFacts(view *state.View, t *state.Tenant, now time.Dur
 func (l *leadership) silent(node string, now time.Duration) bool {
 	ago, ok := l.table.Heard(node, now)
 	return !ok || ago > silentAfter
+}
+
+// full is a node's last word on its disk.
+func (l *leadership) full(node string) bool {
+	r, ok := l.reports.node(node)
+	return ok && r.DiskFull
 }
 
 func (l *leadership) unsteady(node string, now time.Duration) bool {

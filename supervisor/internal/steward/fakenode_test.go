@@ -54,6 +54,12 @@ func (n *fakeNode) reports() (list []TenantReport) {
 	return list
 }
 
+func (n *fakeNode) diskFull() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.full
+}
+
 func (n *fakeNode) releaseWorker(ctx context.Context, tenant bulkhead.TenantID, _ time.Duration) error {
 	n.set(func() {
 		if n.releasing++; n.releasing > 1 {

@@ -58,6 +58,7 @@ type fakeNode struct {
 	// under fleet.mu
 	handlers     map[string]handlerFunc
 	down, cut    bool
+	full         bool // its disk
 	skew         time.Duration
 	lag          uint64 // entries that it has not applied
 	deadline     int64
@@ -188,7 +189,7 @@ func (n *fakeNode) run() {
 	}
 	n.agent, err = n.steward.Agent(AgentConfig{
 		Start: start, Earlier: n.earlier,
-		Page: n, Kill: n.kill, Gained: func() {}, Reports: n.reports, Release: n.releaseWorker,
+		Page: n, Kill: n.kill, Gained: func() {}, Reports: n.reports, Release: n.releaseWorker, DiskFull: n.diskFull,
 		Certificate: n.cert, SetIdentity: n.setIdentity,
 	})
 	if err != nil {

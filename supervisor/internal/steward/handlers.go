@@ -102,8 +102,7 @@ func (s *Steward) expired(ctx context.Context, _ string, in expiredQuestion) (an
 }
 
 // startNode registers a start for a node, which cannot do it itself before it is
-// let in.
-// startNode registers a start. A disk that does not know of the node's latest start
+// let in. A disk that does not know of the node's latest start
 // is older than that: what it has acknowledged since is not on it.
 func (s *Steward) startNode(ctx context.Context, peer string, in startRequest) (any, error) {
 	if in.Start.ID != peer {

@@ -29,6 +29,7 @@ type renewal struct {
 	Applied  uint64        `json:"applied"`    // the state is there, and the log on the disk reaches as far
 	Last     uint64        `json:"last_index"` // last entry on the disk
 	FsyncP99 time.Duration `json:"fsync_p99"`
+	DiskFull bool          `json:"disk_full,omitempty"`
 
 	Leadership string         `json:"leadership,omitempty"` // to which the earlier reports were made
 	Reports    []TenantReport `json:"reports,omitempty"`    // what changed since then
@@ -47,13 +48,14 @@ type TenantReport struct {
 	Running  bool                `json:"running,omitempty"`   // the worker lives
 	InFlight int                 `json:"in_flight,omitempty"` // requests
 	Copy     *placement.Position `json:"copy,omitempty"`      // of its journal on this node
+	Mending  bool                `json:"mending,omitempty"`   // the copy does not count until it is repaired
 }
 
 func (r TenantReport) equal(o TenantReport) bool {
 	if (r.Copy == nil) != (o.Copy == nil) || r.Copy != nil && *r.Copy != *o.Copy {
 		return false
 	}
-	return r.Tenant == o.Tenant && r.Running == o.Running && r.InFlight == o.InFlight
+	return r.Tenant == o.Tenant && r.Running == o.Running && r.Mending == o.Mending && r.InFlight == o.InFlight
 }
 
 type release struct {

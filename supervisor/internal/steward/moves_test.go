@@ -57,6 +57,36 @@ func TestDrainMovesOneByOneAndEnds(t *testing.T) {
 	})
 }
 
+// A leader whose disk is full gives its tenants and the leadership away, and gets
+// nothing back at once when it has room again.
+func TestFullDiskIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 3, 12)
+		f.run()
+		time.Sleep(10 * time.Second)
+		mark := f.now()
+		f.set(func() { f.nodes["n1"].full = true })
+		time.Sleep(10 * time.Second)
+		if got := f.assigned(); got["n1"] != 0 || got["n2"] != 6 || got["n3"] != 6 {
+			t.Errorf("assigned %v", got)
+		}
+		leader, _ := f.nodes["n2"].Leader()
+		if leader == "n1" {
+			t.Error("the node with the full disk still leads")
+		}
+		for _, n := range f.nodes[leader].steward.Status(t.Context()).Nodes {
+			if n.DiskFull != (n.ID == "n1") {
+				t.Errorf("status of %s: disk full %t", n.ID, n.DiskFull)
+			}
+		}
+		f.set(func() { f.nodes["n1"].full = false })
+		time.Sleep(10 * time.Second)
+		if moves := f.movesSince(mark); len(moves) != 4 {
+			t.Errorf("%d moves, want 4: %v", len(moves), moves)
+		}
+	})
+}
+
 func TestDrainingNodeThatDiesMidMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 3, 12)

@@ -93,6 +93,9 @@ func (r *reports) describe(t *placement.Tenant) (running bool) {
 		if rep.Copy != nil {
 			t.Positions[node] = *rep.Copy
 		}
+		if rep.Mending {
+			t.Mending = append(t.Mending, node)
+		}
 		t.Busy = t.Busy || rep.InFlight > 0
 		running = running || rep.Running
 	}

@@ -68,6 +68,7 @@ func (l *leadership) status() wire.ClusterStatus {
 			}
 		}
 		if r, ok := l.reports.node(n.ID); ok {
+			n.DiskFull = r.DiskFull
 			n.FsyncP99MS = float64(r.FsyncP99.Microseconds()) / 1000
 			n.Lag = raft.CommitIndex - min(raft.CommitIndex, r.Applied)
 		}

@@ -20,7 +20,7 @@ type upkeep struct {
 	*leadership
 	looked time.Duration // when missing copies were last looked for
 	marked time.Duration // when marks were last proposed
-	handed bool          // leadership was offered to others because this node is drained
+	handed bool          // leadership was offered to others because this node is drained or full
 	said   map[string]string
 }
 
@@ -158,22 +158,23 @@ func (u *upkeep) mark(ctx context.Context, view *state.View, now time.Duration) 
 	}
 }
 
-// stepAside hands the leadership over when this node is drained: it is about to
-// be stopped.
+// stepAside hands the leadership over when this node is drained, as it is about to
+// be stopped, or when its disk is full: the log has little room left.
 func (u *upkeep) stepAside(ctx context.Context, view *state.View, now time.Duration) {
 	self, ok := view.Node(u.cfg.Node)
-	if !ok || !self.Draining {
+	drained := self.Draining && len(view.AssignedTo(self.ID)) == 0
+	if !ok || !drained && !u.full(self.ID) {
 		u.handed = false
 		return
 	}
-	if u.handed || len(view.AssignedTo(self.ID)) > 0 || !u.successor(view, now) {
+	if u.handed || !u.successor(view, now) {
 		return
 	}
 	u.handed = true
 	u.handOver(ctx)
 }
 
-// successor reports whether somebody can lead who is not to be stopped too.
+// successor reports whether somebody can lead who has not the same reason not to.
 func (u *upkeep) successor(view *state.View, now time.Duration) bool {
 	members, err := u.raft.Members()
 	if err != nil {
@@ -181,6 +182,6 @@ func (u *upkeep) successor(view *state.View, now time.Duration) bool {
 	}
 	return slices.ContainsFunc(members, func(m cluster.Member) bool {
 		n, ok := view.Node(m.ID)
-		return ok && m.Voter && m.ID != u.cfg.Node && !n.Draining && !u.silent(m.ID, now)
+		return ok && m.Voter && m.ID != u.cfg.Node && !n.Draining && !u.full(m.ID) && !u.silent(m.ID, now)
 	})
 }

@@ -38,6 +38,7 @@ type NodeStatus struct {
 	LeaseLeftMS   int64   `json:"lease_left_ms" doc:"0: none"`
 	Tenants       int     `json:"tenants" doc:"assigned to it"`
 	ReplicaLag    int64   `json:"replica_lag" doc:"records of journals that it should hold and does not"`
+	DiskFull      bool    `json:"disk_full" doc:"next to no disk is left: its tenants move to nodes that have some"`
 }
 
 // Unassigned is a tenant that no node serves.
