@@ -46,6 +46,10 @@ chaos: build ## KILLS (1000) random kills and CUTS (20) power cuts of one node, 
 	scripts/chaos.sh $(or $(KILLS),1000) $(or $(CUTS),20)
 	scripts/cluster.sh $(or $(FAULTS),300) $(SEED)
 
+.PHONY: upgrade
+upgrade: build ## FAULTS (40) of a cluster whose nodes change between this build and that of the revision FROM
+	scripts/upgrade.sh '$(FROM)' $(or $(FAULTS),40) $(SEED)
+
 .PHONY: bench
 bench: build ## Cost and isolation, side by side with a bare Go proxy
 	scripts/bench.sh

@@ -20,6 +20,7 @@ import (
 // and the upstream are on a fourth host.
 type campaign struct {
 	b       *bench
+	other   string // folder of another build's programs; "" = there is none
 	rng     *mathrand.Rand
 	net     *hosts.Network
 	members []*member
@@ -45,6 +46,7 @@ func clusterVerb(fs *flag.FlagSet, args []string) error {
 	faults := fs.Int("faults", 40, "how many")
 	seed := fs.Uint64("seed", uint64(time.Now().UnixNano()), "of the random choices")
 	only := fs.String("only", "", "faults to choose from, comma-separated (default: all)")
+	other := fs.String("other", "", "folder of another build's programs, for the fault \"upgrade\"")
 	fs.Parse(args)
 	if why := hosts.Missing() + disk.Missing(); why != "" {
 		fmt.Println("cluster: skipped:", why)
@@ -65,7 +67,7 @@ func clusterVerb(fs *flag.FlagSet, args []string) error {
 			chosen[name] = true
 		}
 	}
-	return runCluster(*bin, *faults, *seed, chosen)
+	return runCluster(*bin, *other, *faults, *seed, chosen)
 }
 
 // withoutSeed leaves out a seed that was given.
@@ -82,8 +84,11 @@ func withoutSeed(args []string) (out []string) {
 	return out
 }
 
-func runCluster(bin string, faults int, seed uint64, only map[string]bool) error {
+func runCluster(bin, other string, faults int, seed uint64, only map[string]bool) error {
 	bin, err := filepath.Abs(bin)
+	if err == nil && other != "" {
+		other, err = filepath.Abs(other)
+	}
 	if err != nil {
 		return err
 	}
@@ -92,7 +97,7 @@ func runCluster(bin string, faults int, seed uint64, only map[string]bool) error
 		return err
 	}
 	c := &campaign{
-		b: b, rng: mathrand.New(mathrand.NewPCG(seed, seed)), net: network(), only: only,
+		b: b, other: other, rng: mathrand.New(mathrand.NewPCG(seed, seed)), net: network(), only: only,
 		hits: map[string]int{}, outages: map[string][]time.Duration{},
 	}
 	for name := range only {

@@ -36,9 +36,9 @@ func (c *campaign) faults() []fault {
 		{name: "restart", hurt: c.restart},
 		{name: "clock", hurt: c.clock},
 		{name: "cut-off", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Partition(m.host, c.others(m)...)) }},
-		{name: "partition", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Partition(m.host, c.other(m))) }},
+		{name: "partition", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Partition(m.host, c.anyOther(m))) }},
 		{name: "deaf", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Deafen(m.host, c.others(m)...)) }},
-		{name: "half-deaf", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Deafen(m.host, c.other(m))) }},
+		{name: "half-deaf", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Deafen(m.host, c.anyOther(m))) }},
 		{name: "isolate", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Isolate(m.host)) }},
 		{name: "unplug", hurt: func(m *member) error { return c.lasting(1, 15, c.net.Unplug(m.host)) }},
 		{name: "reset", hurt: c.resets},
@@ -51,6 +51,7 @@ func (c *campaign) faults() []fault {
 		{name: "old-disk", hurt: c.oldDisk},
 		{name: "transfer", hurt: c.transfer},
 		{name: "drain", hurt: c.drain},
+		{name: "upgrade", hurt: c.upgrade, needs: c.lacksBuild},
 	}
 }
 
@@ -136,7 +137,7 @@ func (c *campaign) others(m *member) (out []string) {
 	return out
 }
 
-func (c *campaign) other(m *member) string {
+func (c *campaign) anyOther(m *member) string {
 	all := c.others(m)
 	return all[c.rng.IntN(len(all))]
 }
@@ -380,9 +381,37 @@ func (c *campaign) order(args ...string) error {
 func (c *campaign) transfer(*member) error { return c.order("cluster", "transfer") }
 
 func (c *campaign) drain(m *member) error {
+	return c.drained(m, func() error { c.pause(1, 3); return nil })
+}
+
+// drained does something with a node that serves nobody meanwhile.
+func (c *campaign) drained(m *member, do func() error) error {
 	if err := c.order("cluster", "drain", m.id, "--wait", "--timeout", "2m"); err != nil {
 		return err
 	}
-	c.pause(1, 3)
+	if err := do(); err != nil {
+		return err
+	}
 	return c.order("cluster", "drain", m.id, "--off")
+}
+
+// upgrade takes a node to the other build as an operator does, or back, so that
+// the builds are mixed most of the time.
+func (c *campaign) upgrade(m *member) error {
+	return c.drained(m, func() error {
+		m.stop()
+		if from := filepath.Dir(m.program); from == c.other {
+			m.program = filepath.Join(c.b.bin, "bulkhead")
+		} else {
+			m.program = filepath.Join(c.other, "bulkhead")
+		}
+		return m.start()
+	})
+}
+
+func (c *campaign) lacksBuild() string {
+	if c.other == "" {
+		return "no other build was given (-other)"
+	}
+	return ""
 }
