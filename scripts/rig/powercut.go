@@ -6,10 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/bulkhead-ai/bulkhead/scripts/rig/disk"
 )
 
 // A power cut is a disk that stops taking writes at some instant: the node's
@@ -28,7 +28,7 @@ const inNamespace = "BULKHEAD_RIG_MOUNTS"
 const imageSize = 4 << 30
 
 func runPowerCut(bin string, cuts int, seed uint64) error {
-	if why := noPowerCut(); why != "" {
+	if why := disk.Missing(); why != "" {
 		fmt.Println("chaos: power cuts skipped:", why)
 		return nil
 	}
@@ -49,22 +49,6 @@ func runPowerCut(bin string, cuts int, seed uint64) error {
 	return nil
 }
 
-// noPowerCut says why it cannot be done on this machine.
-func noPowerCut() string {
-	if os.Geteuid() != 0 {
-		return "not root"
-	}
-	for _, tool := range []string{"mkfs.ext4", "mount", "umount", "losetup", "cp"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return "no " + tool
-		}
-	}
-	if out, err := exec.Command("losetup", "-f").CombinedOutput(); err != nil {
-		return fmt.Sprintf("no loop device: %s", out)
-	}
-	return ""
-}
-
 // reenter runs this command again in a mount namespace of its own.
 func reenter() error {
 	self, err := os.Executable()
@@ -81,24 +65,18 @@ func reenter() error {
 	return nil
 }
 
-func (c *chaos) disk() string  { return filepath.Join(c.b.dir, "disk.img") }
-func (c *chaos) mount() string { return filepath.Join(c.b.dir, "disk") }
-
 func (c *chaos) cuts(cuts int) (err error) {
-	if err := c.makeDisk(); err != nil {
+	d, err := disk.Make(filepath.Join(c.b.dir, "disk.img"), filepath.Join(c.b.dir, "disk"), imageSize)
+	if err != nil {
 		return err
 	}
-	defer func() {
-		if uerr := run("umount", c.mount()); err == nil {
-			err = uerr
-		}
-	}()
+	defer func() { err = errors.Join(err, d.Unmount()) }()
 	// The log of the node stays outside the disk: it is for whoever looks for the cause.
 	n, err := newNode(c.b.bin, filepath.Join(c.b.dir, "node"))
 	if err != nil {
 		return err
 	}
-	n.data = filepath.Join(c.mount(), "data")
+	n.data = filepath.Join(d.Dir(), "data")
 	c.n = n
 	if err := c.setUp(); err != nil {
 		return err
@@ -109,7 +87,7 @@ func (c *chaos) cuts(cuts int) (err error) {
 			return err
 		}
 		time.Sleep(time.Duration(1000+c.rng.IntN(3000)) * time.Millisecond)
-		if err := c.cut(); err != nil {
+		if err := c.cut(d); err != nil {
 			return fmt.Errorf("cut %d: %w", i+1, err)
 		}
 		c.stopLoads()
@@ -124,88 +102,22 @@ func (c *chaos) cuts(cuts int) (err error) {
 	return nil
 }
 
-func (c *chaos) makeDisk() error {
-	f, err := os.Create(c.disk())
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Truncate(imageSize), f.Close()); err != nil {
-		return err
-	}
-	if err := run("mkfs.ext4", "-q", "-F", c.disk()); err != nil {
-		return err
-	}
-	if err := os.Mkdir(c.mount(), 0o755); err != nil {
-		return err
-	}
-	return run("mount", "-o", "loop", c.disk(), c.mount())
-}
-
 // cut takes the power away and brings back the disk as it was at that instant.
-func (c *chaos) cut() error {
+func (c *chaos) cut(d *disk.Disk) error {
 	stopped, err := freeze(c.n.cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
-	after := c.disk() + ".cut"
-	cerr := c.copyDisk(after)
+	after := filepath.Join(c.b.dir, "cut.img")
+	err = d.Cut(after)
 	for _, pid := range stopped {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-c.n.ended
-	if cerr != nil {
-		return cerr
-	}
-	if err := unmount(c.mount()); err != nil {
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(after, c.disk()); err != nil {
-		return err
-	}
-	return run("mount", "-o", "loop", c.disk(), c.mount())
-}
-
-// copyDisk copies the image as it is at one instant: the kernel may go on writing
-// what the stopped processes left, and a copy with a write in its middle would be
-// a disk that no power cut can leave. So it copies until nothing was written
-// meanwhile.
-func (c *chaos) copyDisk(to string) error {
-	out, err := exec.Command("losetup", "-n", "-O", "NAME", "-j", c.disk()).Output()
-	if err != nil {
-		return fmt.Errorf("find loop device: %w", err)
-	}
-	stat := filepath.Join("/sys/block", filepath.Base(strings.TrimSpace(string(out))), "stat")
-	for range 50 {
-		before, err := writes(stat)
-		if err != nil {
-			return err
-		}
-		if err := run("cp", "--sparse=always", c.disk(), to); err != nil {
-			return err
-		}
-		if after, err := writes(stat); err == nil && after == before {
-			return nil
-		}
-	}
-	return errors.New("the disk is never still")
-}
-
-// writes counts the writes that a block device has completed and those under way.
-func writes(stat string) (n [2]uint64, err error) {
-	b, err := os.ReadFile(stat)
-	if err != nil {
-		return n, err
-	}
-	f := strings.Fields(string(b))
-	if len(f) < 9 {
-		return n, fmt.Errorf("%s: %q", stat, b)
-	}
-	for i, at := range []int{4, 8} {
-		if n[i], err = strconv.ParseUint(f[at], 10, 64); err != nil {
-			return n, err
-		}
-	}
-	return n, nil
+	return d.Put(after, false)
 }
 
 // freeze stops a process and all its descendants, those included that were
@@ -230,23 +142,4 @@ func freeze(pid int) ([]int, error) {
 		}
 	}
 	return stopped, errors.New("the node starts processes faster than they can be stopped")
-}
-
-// unmount waits for the last killed process to let go.
-func unmount(dir string) error {
-	var err error
-	for range 100 {
-		if err = run("umount", dir); err == nil {
-			return nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return err
-}
-
-func run(program string, args ...string) error {
-	if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %v: %w: %s", program, args, err, out)
-	}
-	return nil
 }
