@@ -98,6 +98,7 @@ func (f *fleet) running() *node {
 // clusterStatus is what `bulkhead cluster status -o json` answers.
 type clusterStatus struct {
 	Leader           string
+	Level            uint32
 	FailureTolerance int `json:"failure_tolerance"`
 	LackCopies       int `json:"lack_copies"`
 	Nodes            []struct {

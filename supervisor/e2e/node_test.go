@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -23,12 +24,13 @@ const hanging = 60 * time.Second
 
 // node is a running node and the command line that speaks to it.
 type node struct {
-	t      testing.TB
-	dir    string            // everything of the node is below it
-	args   []string          // of the program
-	env    map[string]string // as in dev.env; a server has the first three
-	more   []string          // environment of the command line
-	secure *x509.CertPool    // of a node that speaks TLS
+	t       testing.TB
+	dir     string            // everything of the node is below it
+	program string            // of the server; "" = that of this tree
+	args    []string          // of the program
+	env     map[string]string // as in dev.env; a server has the first three
+	more    []string          // environment of the command line
+	secure  *x509.CertPool    // of a node that speaks TLS
 
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when the program was waited for
@@ -101,7 +103,7 @@ func (n *node) start() {
 	n.t.Helper()
 	os.Remove(filepath.Join(n.dir, "stdout"))
 	from := size(n.logs())
-	n.cmd = exec.Command(program("bulkhead"), n.args...)
+	n.cmd = exec.Command(cmp.Or(n.program, program("bulkhead")), n.args...)
 	n.cmd.Env = append(os.Environ(), "TMPDIR="+n.temp())
 	n.cmd.Stdout, n.cmd.Stderr = appendTo(n.t, filepath.Join(n.dir, "stdout")), appendTo(n.t, n.logs())
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
