@@ -97,6 +97,9 @@ func start(cfg Config, voters []string) (n *Node, err error) {
 	n.running.Go(n.keepHouse)
 	n.running.Go(n.followLeader)
 	n.running.Go(n.spreadNews)
+	if n.cfg.Clustered {
+		n.running.Go(n.beat)
+	}
 	n.wantHousekeeping()
 	return n, nil
 }

@@ -28,7 +28,8 @@ type stallGuard struct {
 	before  func() error // see Config.BeforeWrite; nil: nothing
 	trip    func(error)  // called at most once
 	tripped atomic.Bool
-	took    durations // of the writes of entries
+	writes  atomic.Uint64 // that came back
+	took    durations     // of the writes of entries
 }
 
 func (g *stallGuard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
@@ -60,6 +61,7 @@ func (g *stallGuard) write(what string, do func() error) error {
 		err = do()
 	}
 	timer.Stop()
+	g.writes.Add(1)
 	if err != nil {
 		g.stop(fmt.Errorf("%s: %w", what, err))
 		return err
