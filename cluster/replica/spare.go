@@ -8,16 +8,12 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/bulkhead-ai/bulkhead/worker/sealed"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 )
 
 // sparePrefix begins the names of zeroed files that wait to become segments; the
 // worker's journal uses the same, so each takes over what the other prepared.
 const sparePrefix = "spare-"
-
-// zeroChunk is how much is zeroed between two syncs, so that a preparation does
-// not queue megabytes before somebody else's sync.
-const zeroChunk = 256 << 10
 
 // spare is a zero-filled, synced file.
 type spare struct {
@@ -152,7 +148,7 @@ func (s *spares) adopt(name string, size int64) File {
 		return nil
 	}
 	has, err := f.Size()
-	if err != nil || has != size || s.zero(f, size, true) != nil {
+	if err != nil || has != size || durable.Zero(f, 0, size, true, s.goOn) != nil {
 		f.Close()
 		return nil
 	}
@@ -173,7 +169,7 @@ func (s *spares) create(name string, size int64) (File, error) {
 	}
 	err = f.Allocate(size)
 	if err == nil {
-		err = s.zero(f, size, false)
+		err = durable.Zero(f, 0, size, false, s.goOn)
 	}
 	if err != nil {
 		return nil, errors.Join(roomError(err), f.Close(), s.dir.Remove(name))
@@ -190,30 +186,12 @@ func roomError(err error) error {
 	return err
 }
 
-// zero makes the first size bytes zero and durable; with check set it only
-// writes where something else is.
-func (s *spares) zero(f File, size int64, check bool) error {
-	zeros := make([]byte, min(zeroChunk, size))
-	have := make([]byte, len(zeros))
-	for at := int64(0); at < size; at += zeroChunk {
-		s.mu.Lock()
-		closing := s.closing
-		s.mu.Unlock()
-		if closing {
-			return errClosing
-		}
-		n := min(zeroChunk, size-at)
-		if check {
-			if _, err := f.ReadAt(have[:n], at); err == nil && sealed.AllZero(have[:n]) {
-				continue
-			}
-		}
-		if _, err := f.WriteAt(zeros[:n], at); err != nil {
-			return err
-		}
-		if err := f.Datasync(); err != nil {
-			return err
-		}
+// goOn stops a preparation when the keeper closes.
+func (s *spares) goOn() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return errClosing
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"bytes"
 	"io"
 	"io/fs"
 	"os"
@@ -61,4 +62,40 @@ func again(call func() error) error {
 			return err
 		}
 	}
+}
+
+// zeroChunk is how much Zero writes between two syncs, in bytes, so that a
+// preparation in the background does not queue megabytes before somebody else's
+// sync.
+const zeroChunk = 256 << 10
+
+// Zero makes [from, to) of f zero and durable. With check set it only writes
+// where something else is. Before each piece it asks next whether to go on, whose
+// error it returns; nil = it goes on.
+func Zero(f Segment, from, to int64, check bool, next func() error) error {
+	zeros := make([]byte, max(0, min(zeroChunk, to-from)))
+	var have []byte
+	if check {
+		have = make([]byte, len(zeros))
+	}
+	for at := from; at < to; at += zeroChunk {
+		if next != nil {
+			if err := next(); err != nil {
+				return err
+			}
+		}
+		n := min(zeroChunk, to-at)
+		if check {
+			if _, err := f.ReadAt(have[:n], at); err == nil && bytes.Equal(have[:n], zeros[:n]) {
+				continue
+			}
+		}
+		if _, err := f.WriteAt(zeros[:n], at); err != nil {
+			return err
+		}
+		if err := f.Datasync(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

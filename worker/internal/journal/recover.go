@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bulkhead-ai/bulkhead"
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 	"go.uber.org/zap"
 )
@@ -280,7 +281,7 @@ func (j *Journal) repair(r *reading) error {
 	if r.garbage > r.end.off {
 		j.log.Warn("cut an unfinished group off the journal",
 			zap.Uint64("after_record", r.end.seq), zap.Int64("bytes", r.garbage-r.end.off))
-		if err := zero(r.f, r.end.off, r.garbage, false); err != nil {
+		if err := durable.Zero(r.f, r.end.off, r.garbage, false, nil); err != nil {
 			return fmt.Errorf("cut the journal's tail: %w", err)
 		}
 	}

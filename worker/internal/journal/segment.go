@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 )
 
@@ -23,35 +24,6 @@ type spare struct {
 	size int64
 }
 
-// zeroChunk is how much is zeroed between two syncs, so that a preparation in
-// the background does not queue megabytes before a group's sync.
-const zeroChunk = 256 << 10
-
-// zero makes [from, to) of f zero and durable. With check set it only writes
-// where something else is.
-func zero(f File, from, to int64, check bool) error {
-	zeros := make([]byte, min(zeroChunk, to-from))
-	have := make([]byte, 0)
-	if check {
-		have = make([]byte, len(zeros))
-	}
-	for at := from; at < to; at += zeroChunk {
-		n := min(zeroChunk, to-at)
-		if check {
-			if _, err := f.ReadAt(have[:n], at); err == nil && sealed.AllZero(have[:n]) {
-				continue
-			}
-		}
-		if _, err := f.WriteAt(zeros[:n], at); err != nil {
-			return err
-		}
-		if err := f.Datasync(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // create makes a zeroed, allocated file of the given size. On an error nothing
 // of it remains.
 func create(fs FS, dir, name string, size int64) (f File, err error) {
@@ -62,7 +34,7 @@ func create(fs FS, dir, name string, size int64) (f File, err error) {
 	}
 	err = f.Allocate(size)
 	if err == nil {
-		err = zero(f, 0, size, false)
+		err = durable.Zero(f, 0, size, false, nil)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), fs.Remove(path))

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/bulkhead-ai/bulkhead/worker/durable"
 	"github.com/bulkhead-ai/bulkhead/worker/sealed"
 	"go.uber.org/zap"
 )
@@ -153,7 +154,7 @@ func (j *Journal) prepareOneLocked() (*spare, error) {
 		s := j.unchecked[n-1]
 		j.unchecked = j.unchecked[:n-1]
 		j.mu.Unlock()
-		err := zero(s.f, 0, s.size, true)
+		err := durable.Zero(s.f, 0, s.size, true, nil)
 		j.mu.Lock()
 		if err != nil {
 			return nil, j.notReady(errors.Join(err, s.f.Close()))
