@@ -13,7 +13,8 @@
 // the operator's list admits; plain TCP over IPv4 or IPv6 only; no proxy, no
 // redirect; bounds on open connections, running requests and the dial rate of
 // each tenant. When a provider leaves the policy, or the worker ends, its
-// connections are shut down at once.
+// connections are shut down at once, and when the worker ends, what the network
+// had not taken by then is never sent.
 //
 // Not guaranteed: what a worker says over a connection it was given. A provider
 // whose host serves others too (a CDN) is reachable as those others. A worker

@@ -32,10 +32,22 @@ func hold(conn *net.TCPConn, provider string, target Target) (*held, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("hold connection: %w", err)
 	}
+	if dupErr == nil {
+		dupErr = forgetful(h.fd)
+	}
 	if dupErr != nil {
+		h.close()
 		return nil, fmt.Errorf("hold connection: %w", dupErr)
 	}
 	return h, nil
+}
+
+// forgetful makes the kernel drop what a connection has not delivered yet when
+// its last descriptor is closed. Otherwise it goes on sending after the worker's
+// end, for minutes: a request that was written while the network was cut would
+// reach the provider when it is whole again, long after another node took over.
+func forgetful(fd int) error {
+	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
 // revoke ends the connection for whoever has a descriptor of it.

@@ -192,6 +192,36 @@ func TestConnectionsEndWithTheWorker(t *testing.T) {
 	}
 }
 
+// What a worker wrote and the network did not take yet dies with the worker: it
+// must not reach the provider when another node has the tenant.
+func TestNothingIsSentAfterTheWorkersEnd(t *testing.T) {
+	u := newUpstream(t)
+	s := serve(t, Config{}, nil, map[string]Target{"main": u.target})
+	conn, err := s.client.Dial(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := <-u.accepted
+	defer far.Close()
+	written, stuck := 0, make([]byte, 1<<20)
+	for err == nil && written < 1<<30 { // until neither side's buffers take more
+		conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		var n int
+		n, err = conn.Write(stuck)
+		written += n
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes written, then %v", written, err)
+	}
+	s.stop()
+	conn.Close()
+	far.SetReadDeadline(time.Now().Add(hang))
+	got, err := io.Copy(io.Discard, far)
+	if !errors.Is(err, unix.ECONNRESET) || got >= int64(written) {
+		t.Errorf("the provider got %d of %d bytes, then %v; want a reset and less", got, written, err)
+	}
+}
+
 func TestDialRefuses(t *testing.T) {
 	u := newUpstream(t)
 	public := u.target
