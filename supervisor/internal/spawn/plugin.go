@@ -122,7 +122,7 @@ func (s *server) connect(id, process uint64, name string) error {
 // dial connects to a socket in a directory that a hostile process fills: no
 // link is followed, and the listener must be that very process.
 func dial(dir *os.File, name string, pid int) (*os.File, error) {
-	target, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	target, err := openBelow(dir, name)
 	if err != nil {
 		return nil, fmt.Errorf("open the socket: %w", err)
 	}
@@ -153,6 +153,22 @@ func dial(dir *os.File, name string, pid int) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// openBelow opens a name of a directory that may be closed meanwhile: then the
+// number of its descriptor may be another file's.
+func openBelow(dir *os.File, name string) (fd int, err error) {
+	raw, err := dir.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	open := func(at uintptr) {
+		fd, err = unix.Openat(int(at), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
+	if cerr := raw.Control(open); cerr != nil {
+		return -1, os.ErrClosed // its only error
+	}
+	return fd, err
 }
 
 func openPath(path string) (*os.File, error) {

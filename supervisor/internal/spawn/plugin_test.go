@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -243,6 +245,30 @@ func TestDialDistrustsTheDirectory(t *testing.T) {
 		}
 		if err == nil {
 			f.Close()
+		}
+	}
+}
+
+// A plugin may end, and its folder be closed, while somebody connects to it.
+func TestDialBesideTheEnd(t *testing.T) {
+	for range 50 {
+		dir, err := openPath(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			for {
+				if _, err := dial(dir, "none", 1); !errors.Is(err, fs.ErrNotExist) {
+					ended <- err
+					return
+				}
+			}
+		}()
+		time.Sleep(time.Millisecond)
+		dir.Close()
+		if err := <-ended; !errors.Is(err, fs.ErrClosed) {
+			t.Fatalf("dial in a closed folder: %v", err)
 		}
 	}
 }
