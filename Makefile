@@ -46,6 +46,10 @@ chaos: build ## KILLS (1000) random kills and CUTS (20) power cuts of one node, 
 	scripts/chaos.sh $(or $(KILLS),1000) $(or $(CUTS),20)
 	scripts/cluster.sh $(or $(FAULTS),300) $(SEED)
 
+.PHONY: mutants
+mutants: build ## Four builds with a promise broken on purpose: the campaigns must see each (root)
+	scripts/rig.sh mutants
+
 .PHONY: upgrade
 upgrade: build ## FAULTS (40) of a cluster whose nodes change between this build and that of the revision FROM
 	scripts/upgrade.sh '$(FROM)' $(or $(FAULTS),40) $(SEED)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the rig and runs one of its verbs on the programs in bin/:
-# scripts/rig.sh bench|noisy|exact|chaos|cluster|soak [FLAG ...]
+# scripts/rig.sh bench|noisy|exact|chaos|cluster|mutants|soak [FLAG ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 verb=${1:?a verb of scripts/rig}; shift

@@ -31,6 +31,7 @@ type campaign struct {
 	traffic *traffic
 	admins  *admins
 	only    map[string]bool // faults to use; empty = all
+	last    time.Time       // no fault begins later; zero = however late
 	hits    map[string]int
 	outages map[string][]time.Duration // longest of each fault, by its name
 	exits   int                        // nodes that ended unasked
@@ -47,6 +48,7 @@ func clusterVerb(fs *flag.FlagSet, args []string) error {
 	seed := fs.Uint64("seed", uint64(time.Now().UnixNano()), "of the random choices")
 	only := fs.String("only", "", "faults to choose from, comma-separated (default: all)")
 	other := fs.String("other", "", "folder of another build's programs, for the fault \"upgrade\"")
+	limit := fs.Duration("for", 0, "no fault begins after so long (default: however long)")
 	fs.Parse(args)
 	if why := hosts.Missing() + disk.Missing(); why != "" {
 		fmt.Println("cluster: skipped:", why)
@@ -67,7 +69,11 @@ func clusterVerb(fs *flag.FlagSet, args []string) error {
 			chosen[name] = true
 		}
 	}
-	return runCluster(*bin, *other, *faults, *seed, chosen)
+	var last time.Time
+	if *limit > 0 {
+		last = time.Now().Add(*limit)
+	}
+	return runCluster(*bin, *other, *faults, *seed, chosen, last)
 }
 
 // withoutSeed leaves out a seed that was given.
@@ -84,7 +90,7 @@ func withoutSeed(args []string) (out []string) {
 	return out
 }
 
-func runCluster(bin, other string, faults int, seed uint64, only map[string]bool) error {
+func runCluster(bin, other string, faults int, seed uint64, only map[string]bool, last time.Time) error {
 	bin, err := filepath.Abs(bin)
 	if err == nil && other != "" {
 		other, err = filepath.Abs(other)
@@ -97,7 +103,7 @@ func runCluster(bin, other string, faults int, seed uint64, only map[string]bool
 		return err
 	}
 	c := &campaign{
-		b: b, other: other, rng: mathrand.New(mathrand.NewPCG(seed, seed)), net: network(), only: only,
+		b: b, other: other, rng: mathrand.New(mathrand.NewPCG(seed, seed)), net: network(), only: only, last: last,
 		hits: map[string]int{}, outages: map[string][]time.Duration{},
 	}
 	for name := range only {

@@ -84,6 +84,10 @@ func (c *campaign) hurt(faults int) error {
 		return errors.New("none of the faults can be had here")
 	}
 	for i := range faults {
+		if !c.last.IsZero() && time.Now().After(c.last) {
+			fmt.Printf("cluster: the time is up after %d faults\n", i)
+			break
+		}
 		f := pool[c.rng.IntN(len(pool))]
 		if i < len(pool) && faults >= len(pool) {
 			f = pool[i] // each at least once

@@ -26,7 +26,8 @@ const usage = `usage: rig bench -bin bin [-short] [-check]           cost, isola
        rig exact -bin bin [-n 1000]                   limits under a storm of parallel requests
        rig chaos -bin bin [-kills 1000] [-seed N]     random kills, then the books
        rig chaos -bin bin -powercut 20 [-seed N]      power cuts on a loop device, then the books (root)
-       rig cluster -bin bin [-faults 40] [-seed N] [-only FAULT,...]   three hosts under faults, then the books (root)
+       rig cluster -bin bin [-faults 40] [-for D] [-seed N] [-only FAULT,...] [-other bin]   three hosts under faults, then the books (root)
+       rig mutants -bin bin [-src .] [-only NAME]     four broken builds, each of which its campaign must see (root)
        rig soak  -bin bin [-d 1h]                     slopes of memory and descriptors
        rig mock  -addr 127.0.0.1:9001 [-journal FILE]
        rig proxy -addr 127.0.0.1:9002 -to http://127.0.0.1:9001
@@ -61,7 +62,7 @@ func verbs() map[string]func(*flag.FlagSet, []string) error {
 	return map[string]func(*flag.FlagSet, []string) error{
 		"mock": mockVerb, "proxy": proxyVerb, "load": loadVerb, "place": placeVerb, "sync": syncVerb,
 		"bench": benchVerb, "noisy": benchVerb, "fleet": benchVerb, "exact": exactVerb, "chaos": chaosVerb, "soak": soakVerb,
-		"cluster": clusterVerb,
+		"cluster": clusterVerb, "mutants": mutantsVerb,
 	}
 }
 
@@ -104,6 +105,15 @@ func loadVerb(fs *flag.FlagSet, args []string) error {
 	fs.BoolVar(&l.Burst, "burst", false, "start all -n at once")
 	fs.Parse(args)
 	return l.run()
+}
+
+func mutantsVerb(fs *flag.FlagSet, args []string) error {
+	bin := fs.String("bin", "bin", "folder of the programs")
+	src := fs.String("src", ".", "folder of the sources")
+	only := fs.String("only", "", "one mutant (default: all)")
+	seed := fs.Uint64("seed", uint64(time.Now().UnixNano()), "of the campaigns")
+	fs.Parse(args)
+	return runMutants(*bin, *src, *only, *seed)
 }
 
 func benchVerb(fs *flag.FlagSet, args []string) error {
