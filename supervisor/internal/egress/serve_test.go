@@ -112,15 +112,22 @@ func wantEnd(t *testing.T, who string, conn net.Conn) {
 	}
 }
 
-func TestDialPassesConnection(t *testing.T) {
+// connected is a served tenant with one connection, and the provider's end of it.
+func connected(t *testing.T) (s *served, conn, far net.Conn) {
+	t.Helper()
 	u := newUpstream(t)
-	s := serve(t, Config{}, nil, map[string]Target{"main": u.target})
+	s = serve(t, Config{}, nil, map[string]Target{"main": u.target})
 	conn, err := s.client.Dial(t.Context(), "main")
 	if err != nil {
 		t.Fatal(err)
 	}
-	far := <-u.accepted
-	defer far.Close()
+	far = <-u.accepted
+	t.Cleanup(func() { far.Close() })
+	return s, conn, far
+}
+
+func TestDialPassesConnection(t *testing.T) {
+	s, conn, far := connected(t)
 	io.WriteString(conn, "ping\n")
 	if line, err := bufio.NewReader(far).ReadString('\n'); err != nil || line != "ping\n" {
 		t.Fatalf("got %q, %v", line, err)
@@ -195,14 +202,8 @@ func TestConnectionsEndWithTheWorker(t *testing.T) {
 // What a worker wrote and the network did not take yet dies with the worker: it
 // must not reach the provider when another node has the tenant.
 func TestNothingIsSentAfterTheWorkersEnd(t *testing.T) {
-	u := newUpstream(t)
-	s := serve(t, Config{}, nil, map[string]Target{"main": u.target})
-	conn, err := s.client.Dial(t.Context(), "main")
-	if err != nil {
-		t.Fatal(err)
-	}
-	far := <-u.accepted
-	defer far.Close()
+	s, conn, far := connected(t)
+	var err error
 	written, stuck := 0, make([]byte, 1<<20)
 	for err == nil && written < 1<<30 { // until neither side's buffers take more
 		conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
