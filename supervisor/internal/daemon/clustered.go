@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -78,7 +79,8 @@ func (n *Node) openMember() error {
 		return err
 	}
 	m := &membership{identity: identity, room: &room{
-		free: func() (int64, error) { return freeBytes(n.cfg.DataDir) }, minFree: int64(n.cfg.Journal.MinFree), log: n.log.Named("disk"),
+		free: func() (int64, error) { return freeBytes(n.cfg.DataDir) }, log: n.log.Named("disk"),
+		minFree: cmp.Or(int64(n.cfg.Journal.MinFree), 256<<20), // 0 means that to workers and keepers, too
 	}}
 	l, err := net.Listen("tcp", n.cfg.Cluster.Listen)
 	if err != nil {
